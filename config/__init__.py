@@ -1,0 +1,45 @@
+"""Settings of a wccpd router: a YAML file in, frozen and checked values out.
+
+`load` reads a file and raises `ConfigError` with every problem at its line and column; `Config` and its
+sections are plain frozen models. A leaf: knows neither wccpd, nor bgp, nor gre.
+"""
+
+from config.errors import ConfigError, Problem
+from config.loader import load, parse
+from config.model import (
+    Assignment,
+    Bgp,
+    Config,
+    Control,
+    Kernel,
+    Log,
+    LogFormat,
+    LogLevel,
+    Mode,
+    Redirect,
+    Router,
+    Service,
+    Tunnel,
+    redacted,
+)
+
+__all__ = [
+    "Assignment",
+    "Bgp",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Kernel",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Mode",
+    "Problem",
+    "Redirect",
+    "Router",
+    "Service",
+    "Tunnel",
+    "load",
+    "parse",
+    "redacted",
+]

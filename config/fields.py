@@ -1,0 +1,317 @@
+"""The types of single values in the configuration: what may be written, and the words in which it is refused.
+
+A parser takes what YAML gave (text, whole number, true or false) or the finished object, and raises
+`FieldError` with a sentence that begins "must …". It sees one value only; what values mean together is in
+`validate`.
+"""
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+INTERFACE_NAME_OCTETS = 15
+"""IFNAMSIZ of linux/if.h without its terminating zero."""
+UNIX_SOCKET_PATH_OCTETS = 107
+"""sun_path of unix(7) without its terminating zero."""
+
+AWS_RESERVED_INSIDE = tuple(
+    IPv4Network(text)
+    for text in (
+        "169.254.0.0/29",
+        "169.254.1.0/29",
+        "169.254.2.0/29",
+        "169.254.3.0/29",
+        "169.254.4.0/29",
+        "169.254.5.0/29",
+        "169.254.169.248/29",
+    )
+)
+"""Inside ranges AWS keeps for itself (Transit Gateway Connect, "Connect peers")."""
+
+KNOWN_ROUTE_PROTOCOLS = {
+    8: "gated", 9: "ra", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk",
+    16: "dhcp", 17: "mrouted", 18: "keepalived", 42: "babel", 84: "ovn", 99: "openr",
+    186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
+}  # fmt: skip
+"""Numbers other daemons mark their routes with (linux/rtnetlink.h): using one, we would remove theirs."""
+
+
+class FieldError(ValueError):
+    """One value is not acceptable. The message begins with "must"."""
+
+    def __init__(self, message: str, *, allowed: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        self.hint = hint
+
+
+def parse_address(value: object) -> IPv4Address:
+    """Read one IPv4 address in dotted form.
+
+    Raises:
+        FieldError: it is not one.
+    """
+    if isinstance(value, IPv4Address):
+        return value
+    if isinstance(value, str):
+        try:
+            return IPv4Address(value)
+        except AddressValueError:
+            hint = "IPv6 is not supported here" if ":" in value else ""
+            raise FieldError("must be an IPv4 address such as 10.100.1.10", hint=hint) from None
+    raise FieldError("must be an IPv4 address such as 10.100.1.10")
+
+
+def parse_unicast_address(value: object) -> IPv4Address:
+    """Read the IPv4 address of a host: not multicast, loopback, broadcast, or of 0.0.0.0/8 or 240.0.0.0/4.
+
+    Raises:
+        FieldError: it is none of a host.
+    """
+    address = parse_address(value)
+    if (
+        address.is_multicast
+        or address.is_loopback
+        or address.is_reserved
+        or address in IPv4Network("0.0.0.0/8")
+    ):
+        raise FieldError("must be an IPv4 unicast address that other hosts can reach")
+    return address
+
+
+def parse_network(value: object) -> IPv4Network:
+    """Read an IPv4 network with its prefix length and no host bits; a bare address is its /32.
+
+    Raises:
+        FieldError: it is not one; where only host bits are in the way, the hint says the network meant.
+    """
+    if isinstance(value, IPv4Network):
+        return value
+    if not isinstance(value, str):
+        raise FieldError("must be an IPv4 network such as 10.0.0.0/8")
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise FieldError("must be an IPv4 network such as 10.0.0.0/8") from None
+    if network.network_address != IPv4Address(value.partition("/")[0]):
+        raise FieldError("must have no bits set after the prefix length", hint=f"did you mean '{network}'?")
+    return network
+
+
+def parse_inside_network(value: object) -> IPv4Network:
+    """Read the inside CIDR of a Connect peer: a /29 of 169.254.0.0/16 outside AWS's own ranges.
+
+    Raises:
+        FieldError: it is not one.
+    """
+    network = parse_network(value)
+    allowed = "a /29 in 169.254.0.0/16, such as 169.254.6.0/29"
+    if network.prefixlen != 29 or not network.subnet_of(IPv4Network("169.254.0.0/16")):
+        raise FieldError("must be the Connect peer's inside CIDR block", allowed=allowed)
+    if network in AWS_RESERVED_INSIDE:
+        reserved = ", ".join(map(str, AWS_RESERVED_INSIDE))
+        raise FieldError(f"must not be a range AWS reserves ({reserved})", allowed=allowed)
+    return network
+
+
+def parse_accepted_network(value: object) -> IPv4Network:
+    """Read a range of spoke prefixes; the default route is refused, it would send egress traffic back.
+
+    Raises:
+        FieldError: it is not one.
+    """
+    network = parse_network(value)
+    if network.prefixlen == 0:
+        raise FieldError(
+            "must not be the default route: the Transit Gateway may send us our own default back, "
+            "and egress traffic would go round in circles"
+        )
+    return network
+
+
+def parse_service(value: object) -> Literal["web-cache"] | int:
+    """Read a service group's name: the well-known `web-cache`, or the number of a dynamic service.
+
+    Raises:
+        FieldError: it is neither.
+    """
+    if value == "web-cache":
+        return "web-cache"
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
+        return value
+    raise FieldError(
+        "must name a service group", allowed="web-cache, or the number 0 to 255 of a dynamic service"
+    )
+
+
+def parse_tunnel_name(value: object) -> str:
+    """Read a tunnel's name, which becomes the end of its device's name.
+
+    Raises:
+        FieldError: it holds other characters than a-z, 0-9 and the hyphen.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+        return value
+    raise FieldError("must be a short name", allowed="a-z, 0-9 and '-', not beginning with '-'")
+
+
+def parse_interface_name(value: object) -> str:
+    """Read the name of a network interface.
+
+    Raises:
+        FieldError: the kernel would not accept it.
+    """
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"[!-.0-9;-~]+", value)
+        and value not in {".", ".."}
+        and len(value) <= INTERFACE_NAME_OCTETS
+    ):
+        return value
+    raise FieldError(
+        "must be the name of a network interface",
+        allowed=f"1 to {INTERFACE_NAME_OCTETS} printable characters without blank, '/' and ':'",
+    )
+
+
+def parse_device_prefix(value: object) -> str:
+    """Read the first part of our devices' names; it leaves room for at least four characters after it.
+
+    Raises:
+        FieldError: too long, or characters that would need quoting somewhere.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9-]{1,10}", value):
+        return value
+    raise FieldError(
+        "must be the beginning of a device name",
+        allowed="2 to 11 of a-z, 0-9 and '-', beginning with a letter",
+    )
+
+
+def parse_nft_name(value: object) -> str:
+    """Read the name of an nftables table.
+
+    Raises:
+        FieldError: nft would not take it unquoted.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", value):
+        return value
+    raise FieldError(
+        "must be the name of an nftables table", allowed="a letter, then up to 30 letters, digits or '_'"
+    )
+
+
+def parse_asn(value: object) -> int:
+    """Read an autonomous system number, 1 to 4294967294 without the reserved ones (RFC 7300, RFC 6793).
+
+    Raises:
+        FieldError: it is none that a router may use.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 0xFFFFFFFF:
+        raise FieldError("must be an autonomous system number", allowed="1 to 4294967294")
+    if value in {23456, 65535}:
+        raise FieldError("must not be a reserved autonomous system number")
+    return value
+
+
+def parse_transit_gateway_asn(value: object) -> int:
+    """Read the ASN of a Transit Gateway, which AWS takes from the private ranges only.
+
+    Raises:
+        FieldError: no Transit Gateway can have it.
+    """
+    number = parse_asn(value)
+    if 64512 <= number <= 65534 or 4200000000 <= number <= 4294967294:
+        return number
+    raise FieldError(
+        "must be the Transit Gateway's ASN", allowed="64512 to 65534, or 4200000000 to 4294967294"
+    )
+
+
+def parse_route_protocol(value: object) -> int:
+    """Read the number that marks our routes in the kernel, one that nobody else uses.
+
+    Raises:
+        FieldError: out of range, the kernel's own, or another routing daemon's.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 5 <= value <= 255:
+        raise FieldError("must be a route protocol number", allowed="5 to 255 (0 to 4 are the kernel's)")
+    if value in KNOWN_ROUTE_PROTOCOLS:
+        raise FieldError(
+            "must not be a number another routing daemon uses: we remove the routes that carry it",
+            hint=f"{value} is {KNOWN_ROUTE_PROTOCOLS[value]}",
+        )
+    return value
+
+
+def parse_path(value: object) -> Path:
+    """Read a file name.
+
+    Raises:
+        FieldError: it is empty or not text.
+    """
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and value and "\0" not in value:
+        return Path(value)
+    raise FieldError("must be a file name")
+
+
+def require_absolute(path: Path) -> Path:
+    """Pass an absolute path.
+
+    Raises:
+        FieldError: it would depend on the directory the daemon was started in.
+    """
+    if not path.is_absolute():
+        raise FieldError("must be an absolute path, beginning with '/'")
+    return path
+
+
+def require_socket_length(path: Path) -> Path:
+    """Pass a path the kernel can bind a socket to.
+
+    Raises:
+        FieldError: it is too long.
+    """
+    if len(str(path).encode()) > UNIX_SOCKET_PATH_OCTETS:
+        raise FieldError(
+            f"must be at most {UNIX_SOCKET_PATH_OCTETS} octets long, the kernel's limit for a socket"
+        )
+    return path
+
+
+def refuse_open_password(value: object) -> object:
+    """Let only the loader set a password: one written in the configuration file itself is refused.
+
+    Raises:
+        FieldError: there is one. The message does not repeat it.
+    """
+    if isinstance(value, str | int | float | list | dict):
+        raise FieldError(
+            "must not be written in this file",
+            hint="put it in a file of its own and name that in password_file",
+        )
+    return value
+
+
+UnicastAddress = Annotated[IPv4Address, BeforeValidator(parse_unicast_address)]
+Network = Annotated[IPv4Network, BeforeValidator(parse_network)]
+AcceptedNetwork = Annotated[IPv4Network, BeforeValidator(parse_accepted_network)]
+InsideNetwork = Annotated[IPv4Network, BeforeValidator(parse_inside_network)]
+ServiceName = Annotated[Literal["web-cache"] | int, BeforeValidator(parse_service)]
+TunnelName = Annotated[str, BeforeValidator(parse_tunnel_name)]
+InterfaceName = Annotated[str, BeforeValidator(parse_interface_name)]
+DevicePrefix = Annotated[str, BeforeValidator(parse_device_prefix)]
+NftName = Annotated[str, BeforeValidator(parse_nft_name)]
+Asn = Annotated[int, BeforeValidator(parse_asn)]
+TransitGatewayAsn = Annotated[int, BeforeValidator(parse_transit_gateway_asn)]
+RouteProtocol = Annotated[int, BeforeValidator(parse_route_protocol)]
+FilePath = Annotated[Path, BeforeValidator(parse_path)]
+AbsolutePath = Annotated[Path, BeforeValidator(parse_path), AfterValidator(require_absolute)]
+SocketPath = Annotated[
+    Path, BeforeValidator(parse_path), AfterValidator(require_absolute), AfterValidator(require_socket_length)
+]

@@ -1,0 +1,357 @@
+"""The settings of a wccpd router: frozen models, one for each section of the file, defaults included.
+
+Each field's description is the reference text for operators; units are in the names. These models check
+single values; `validate` checks what they mean together. Nothing here reads a file, YAML or the network.
+"""
+
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from config.fields import (
+    AbsolutePath,
+    AcceptedNetwork,
+    Asn,
+    DevicePrefix,
+    FieldError,
+    FilePath,
+    InsideNetwork,
+    InterfaceName,
+    Network,
+    NftName,
+    RouteProtocol,
+    ServiceName,
+    SocketPath,
+    TransitGatewayAsn,
+    TunnelName,
+    UnicastAddress,
+    parse_unicast_address,
+    refuse_open_password,
+)
+
+
+class Mode(StrEnum):
+    """What happens to a flow that matches a service while no cache owns its bucket."""
+
+    OPEN = "open"
+
+
+class Assignment(StrEnum):
+    """Who fills the 256 buckets of a service group."""
+
+    AUTO = "auto"
+    CACHE = "cache"
+    ROUTER = "router"
+
+
+class LogLevel(StrEnum):
+    """The least severe event that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How an event is written."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+def parse_mode(value: object) -> object:
+    """Refuse the modes that other routers know and this one has not, with that reason.
+
+    Raises:
+        FieldError: it is one of them.
+    """
+    if value in ("closed", "reject"):
+        raise FieldError(
+            "must be 'open': this version forwards what no cache takes, it cannot drop or reject it"
+        )
+    return value
+
+
+class Section(BaseModel):
+    """What all sections have in common: immutable, no unknown keys, no input echoed in an exception."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Router(Section):
+    """The router itself, as caches know it."""
+
+    id: UnicastAddress = Field(
+        description="Router ID: an IPv4 address of this host. Caches send WCCP to it, it sends them GRE."
+    )
+    addresses: tuple[UnicastAddress, ...] = Field(
+        default=(), description="Further IPv4 addresses of this host to which caches may send HERE_I_AM."
+    )
+
+
+class Tunnel(Section):
+    """One GRE tunnel of a Transit Gateway Connect peer."""
+
+    name: TunnelName = Field(
+        description="Name of the tunnel. After kernel.device_prefix it names the device; 15 octets in all."
+    )
+    local: UnicastAddress = Field(
+        description="Our GRE address, the Connect peer's 'peer address'. Default: router.id.",
+    )
+    remote: UnicastAddress = Field(
+        description="The Transit Gateway's GRE address, out of one of its CIDR blocks.",
+    )
+    inside: InsideNetwork = Field(
+        description=(
+            "The Connect peer's inside CIDR block, a /29 of 169.254.0.0/16. Its first host is ours, "
+            "the second and third are the Transit Gateway's two BGP speakers."
+        )
+    )
+    mtu_bytes: int = Field(
+        default=8476,
+        strict=True,
+        ge=576,
+        le=8476,
+        description="MTU of the tunnel in bytes; the Transit Gateway carries 8500, of which GRE takes 24.",
+    )
+    ttl: int = Field(
+        default=255,
+        strict=True,
+        ge=1,
+        le=255,
+        description="Fixed TTL of the outer header, never copied from inside.",
+    )
+
+    @property
+    def inside_interface(self) -> IPv4Interface:
+        """Our own inside address with its prefix length."""
+        return IPv4Interface((self.inside.network_address + 1, self.inside.prefixlen))
+
+    @property
+    def bgp_neighbors(self) -> tuple[UnicastAddress, UnicastAddress]:
+        """The Transit Gateway's two BGP speakers."""
+        return self.inside.network_address + 2, self.inside.network_address + 3
+
+
+class Bgp(Section):
+    """BGP towards the Transit Gateway, spoken by a GoBGP sidecar."""
+
+    asn: Asn = Field(
+        description="Our autonomous system number. All routers of a fleet share it, or ECMP fails."
+    )
+    peer_asn: TransitGatewayAsn = Field(description="The Transit Gateway's ASN; must differ from ours.")
+    gobgp_socket: SocketPath = Field(
+        default=Path("/run/wccpd/gobgpd.sock"), description="Unix socket on which gobgpd offers its API."
+    )
+    listen_port: int = Field(
+        default=179, strict=True, ge=1, le=65535, description="TCP port on which gobgpd takes BGP sessions."
+    )
+    hold_time_seconds: int = Field(
+        default=30,
+        strict=True,
+        ge=3,
+        le=65535,
+        description="BGP hold time in seconds, at least three keepalives.",
+    )
+    keepalive_seconds: int = Field(
+        default=10, strict=True, ge=1, le=21845, description="Time between BGP keepalives in seconds."
+    )
+    connect_retry_seconds: int = Field(
+        default=5, strict=True, ge=1, le=65535, description="Time between attempts to connect in seconds."
+    )
+    advertise: tuple[Network, ...] = Field(
+        default=(IPv4Network("0.0.0.0/0"),),
+        min_length=1,
+        description="IPv4 networks advertised to the Transit Gateway.",
+    )
+    accept: tuple[AcceptedNetwork, ...] = Field(
+        default=(
+            IPv4Network("10.0.0.0/8"),
+            IPv4Network("172.16.0.0/12"),
+            IPv4Network("192.168.0.0/16"),
+            IPv4Network("100.64.0.0/10"),
+        ),
+        min_length=1,
+        description="Ranges out of which spoke prefixes are accepted; never the default route.",
+    )
+    accept_max_length: int = Field(
+        default=28,
+        strict=True,
+        ge=8,
+        le=32,
+        description="Longest prefix accepted; 28 is the smallest VPC CIDR block. Raise it for VPN hosts.",
+    )
+
+
+class Service(Section):
+    """One WCCP service group that caches may join."""
+
+    service: ServiceName = Field(
+        description="The well-known group `web-cache` (TCP port 80), or the number 0 to 255 of a dynamic one."
+    )
+    password_file: FilePath | None = Field(
+        default=None,
+        description=(
+            "File with the group's password, 1 to 8 octets; a newline at its end does not count. "
+            "A relative name starts at the configuration file's directory."
+        ),
+    )
+    password: Annotated[SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="What password_file holds; only the loader sets it.",
+    )
+    group_list: tuple[Network, ...] = Field(
+        default=(),
+        description="IPv4 networks whose caches may join. Empty: every cache that knows the password.",
+    )
+    mode: Annotated[Mode, BeforeValidator(parse_mode)] = Field(
+        default=Mode.OPEN,
+        description="Flows whose bucket no cache owns: `open` forwards them without inspection.",
+    )
+    assignment: Assignment = Field(
+        default=Assignment.AUTO,
+        description=(
+            "Who fills the buckets: the designated `cache`, the `router`, or `auto`: "
+            "the cache if its assignment comes in time, else the router."
+        ),
+    )
+    assignment_wait_seconds: int = Field(
+        default=25,
+        strict=True,
+        ge=1,
+        le=600,
+        description="With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself.",
+    )
+
+
+class Redirect(Section):
+    """Which traffic is looked at."""
+
+    interfaces: tuple[InterfaceName, ...] = Field(
+        default=(), description="Ingress interfaces whose traffic is redirected, besides all tunnels."
+    )
+    never: tuple[Network, ...] = Field(
+        default=(), description="Destination networks that are never redirected."
+    )
+
+
+class Control(Section):
+    """How `wccpctl` reaches the daemon."""
+
+    socket: SocketPath = Field(
+        default=Path("/run/wccpd/control.sock"),
+        description="Unix socket of the control API; its group may read.",
+    )
+
+
+class Kernel(Section):
+    """How our objects in the kernel are recognised. Everything that carries these marks is ours to remove."""
+
+    device_prefix: DevicePrefix = Field(default="wccp-", description="Beginning of our devices' names.")
+    mark_shift: int = Field(
+        default=0,
+        strict=True,
+        ge=0,
+        le=8,
+        description="Lowest of the 24 packet mark bits we use; the rest stays as is.",
+    )
+    table_base: int = Field(
+        default=18800,
+        strict=True,
+        ge=256,
+        le=2**31 - 65536,
+        description="First routing table of ours; each cache takes one from here upwards.",
+    )
+    rule_priority: int = Field(
+        default=18800,
+        strict=True,
+        ge=1,
+        le=32765,
+        description="Priority of our policy rules; 32766, the main table, comes after all of ours.",
+    )
+    route_protocol: RouteProtocol = Field(
+        default=118, description="Route protocol number of our routes; no other routing daemon may use it."
+    )
+    nft_table: NftName = Field(default="wccpd", description="Name of our nftables table.")
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: LogLevel = Field(default=LogLevel.INFO, description="The least severe event that is logged.")
+    format: LogFormat = Field(
+        default=LogFormat.AUTO, description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere."
+    )
+
+
+class Config(Section):
+    """The whole file."""
+
+    router: Router = Field(description="The router itself, as caches know it.")
+    tunnels: tuple[Tunnel, ...] = Field(
+        default=(),
+        description="GRE tunnels of the Transit Gateway Connect peers; may be empty, then without bgp.",
+    )
+    bgp: Bgp | None = Field(default=None, description="BGP towards the Transit Gateway; goes with tunnels.")
+    services: tuple[Service, ...] = Field(min_length=1, description="WCCP service groups, at least one.")
+    redirect: Redirect = Field(default=Redirect(), description="Which traffic is looked at.")
+    control: Control = Field(default=Control(), description="How `wccpctl` reaches the daemon.")
+    kernel: Kernel = Field(default=Kernel(), description="How our objects in the kernel are recognised.")
+    log: Log = Field(default=Log(), description="What is logged, and how.")
+    state_directory: AbsolutePath = Field(
+        default=Path("/var/lib/wccpd"), description="Directory for what must outlive a restart."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: object) -> object:
+        return with_derived_values(data)
+
+    def device_name(self, tunnel: Tunnel) -> str:
+        """The network device of one of our tunnels."""
+        return self.kernel.device_prefix + tunnel.name
+
+    def service_named(self, service: Literal["web-cache"] | int) -> Service | None:
+        """The settings of one service group, if the router serves it."""
+        return next((each for each in self.services if each.service == service), None)
+
+    def with_services(self, services: tuple[Service, ...]) -> Self:
+        """The same settings with other service groups."""
+        return self.model_copy(update={"services": services})
+
+
+def with_derived_values(data: object) -> object:
+    """Fill in what follows from other keys of the raw file: a tunnel's `local` defaults to the Router ID.
+
+    Data not shaped like a configuration, or a Router ID that is none, passes unchanged: it is refused later.
+    """
+    if not isinstance(data, dict):
+        return data
+    router, tunnels = data.get("router"), data.get("tunnels")
+    router_id = router.get("id") if isinstance(router, dict) else getattr(router, "id", None)
+    if not isinstance(tunnels, list | tuple) or not is_unicast(router_id):
+        return data
+    filled = [{"local": router_id, **item} if isinstance(item, dict) else item for item in tunnels]
+    return {**data, "tunnels": filled}
+
+
+def is_unicast(value: object) -> bool:
+    """Whether a raw value is a host's IPv4 address."""
+    try:
+        parse_unicast_address(value)
+    except FieldError:
+        return False
+    return True
+
+
+def redacted(config: Config) -> dict[str, object]:
+    """The settings as plain JSON values, defaults filled in, without any password (its file's name stays)."""
+    return config.model_dump(mode="json")

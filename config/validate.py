@@ -1,0 +1,202 @@
+"""What settings mean together: every rule that needs more than one value.
+
+Pure: takes the parts of a configuration that are sound by themselves and returns all faults, each with its
+key path. Parts that did not pass their own checks are absent, so that one bad value hides no other fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+
+from config.fields import INTERFACE_NAME_OCTETS
+from config.model import Assignment, Bgp, Control, Kernel, Redirect, Router, Service, Tunnel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+    from ipaddress import IPv4Network
+
+    from config.errors import KeyPath
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One rule broken, at one key of the file."""
+
+    path: KeyPath
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The sections and list items that passed their own checks; None or no entry for the others."""
+
+    router: Router | None
+    tunnels: Mapping[int, Tunnel]
+    """By their index in the file; complete only if `tunnels_written` says as many."""
+    tunnels_written: int
+    bgp: Bgp | None
+    bgp_written: bool
+    services: Mapping[int, Service]
+    redirect: Redirect | None
+    control: Control | None
+    kernel: Kernel | None
+
+
+def validate(parts: Parts) -> tuple[Fault, ...]:
+    """All rules between values that these settings break."""
+    rules: tuple[Callable[[Parts], Iterable[Fault]], ...] = (
+        _router_rules,
+        _tunnel_rules,
+        _bgp_rules,
+        _service_rules,
+        _redirect_rules,
+        _ingress_rules,
+        _socket_rules,
+    )
+    return tuple(chain.from_iterable(rule(parts) for rule in rules))
+
+
+def _router_rules(parts: Parts) -> Iterator[Fault]:
+    if parts.router is None:
+        return
+    known = {parts.router.id}
+    for index, address in enumerate(parts.router.addresses):
+        if address in known:
+            yield Fault(("router", "addresses", index), f"{address} is already an address of this router")
+        known.add(address)
+
+
+def _tunnel_rules(parts: Parts) -> Iterator[Fault]:
+    tunnels = parts.tunnels
+    for index, first in _repeated(tunnels, lambda tunnel: tunnel.name):
+        yield Fault(("tunnels", index, "name"), f"tunnels[{first}] already has this name")
+    for index, first in _repeated(tunnels, lambda tunnel: (tunnel.local, tunnel.remote)):
+        yield Fault(
+            ("tunnels", index, "remote"),
+            f"tunnels[{first}] already joins these two addresses, and only the pair tells tunnels apart",
+        )
+    for index, first in _repeated(tunnels, lambda tunnel: tunnel.inside):
+        yield Fault(("tunnels", index, "inside"), f"tunnels[{first}] already has this inside CIDR block")
+    own = {parts.router.id, *parts.router.addresses} if parts.router else set()
+    for index, tunnel in tunnels.items():
+        if tunnel.remote in own | {tunnel.local}:
+            yield Fault(
+                ("tunnels", index, "remote"),
+                f"{tunnel.remote} is this router's own address, not the Transit Gateway's",
+            )
+        if parts.kernel and len(parts.kernel.device_prefix + tunnel.name) > INTERFACE_NAME_OCTETS:
+            device = parts.kernel.device_prefix + tunnel.name
+            yield Fault(
+                ("tunnels", index, "name"),
+                f"its device '{device}' has {len(device)} octets: the kernel takes {INTERFACE_NAME_OCTETS}",
+            )
+
+
+def _bgp_rules(parts: Parts) -> Iterator[Fault]:
+    if parts.tunnels_written and not parts.bgp_written:
+        yield Fault(
+            ("tunnels",),
+            "tunnels need a bgp section: a Connect attachment has no static routes, only those of BGP",
+        )
+    bgp = parts.bgp
+    if bgp is None:
+        return
+    if not parts.tunnels_written:
+        yield Fault(
+            ("bgp",), "there are no tunnels, so BGP has nobody to speak to", "remove bgp or add tunnels"
+        )
+    if bgp.asn == bgp.peer_asn:
+        yield Fault(
+            ("bgp", "asn"),
+            f"{bgp.asn} is also peer_asn, which makes the sessions iBGP: "
+            "the Transit Gateway does not install routes this router originates over iBGP",
+        )
+    if bgp.keepalive_seconds * 3 > bgp.hold_time_seconds:
+        yield Fault(
+            ("bgp", "keepalive_seconds"),
+            f"three keepalives of {bgp.keepalive_seconds} s exceed the hold time, {bgp.hold_time_seconds} s",
+        )
+    yield from _overlaps(("bgp", "advertise"), bgp.advertise, identical_only=True)
+    yield from _overlaps(("bgp", "accept"), bgp.accept)
+    for index, network in enumerate(bgp.accept):
+        if network.prefixlen > bgp.accept_max_length:
+            yield Fault(
+                ("bgp", "accept", index),
+                f"nothing in {network} can be accepted: accept_max_length is {bgp.accept_max_length}",
+            )
+
+
+def _service_rules(parts: Parts) -> Iterator[Fault]:
+    for index, first in _repeated(parts.services, lambda service: service.service):
+        yield Fault(("services", index, "service"), f"services[{first}] already is this service group")
+    for index, service in parts.services.items():
+        if service.password_file is None and not service.group_list:
+            yield Fault(
+                ("services", index),
+                "anyone could join this service group and be sent the traffic: no password, no list",
+                "add password_file or group_list",
+            )
+        if (
+            service.assignment is not Assignment.AUTO
+            and "assignment_wait_seconds" in service.model_fields_set
+        ):
+            yield Fault(
+                ("services", index, "assignment_wait_seconds"),
+                f"has no meaning with 'assignment: {service.assignment}', only with 'auto'",
+            )
+        yield from _overlaps(("services", index, "group_list"), service.group_list)
+
+
+def _redirect_rules(parts: Parts) -> Iterator[Fault]:
+    redirect = parts.redirect
+    if redirect is None:
+        return
+    yield from _overlaps(("redirect", "never"), redirect.never)
+    for index, network in enumerate(redirect.never):
+        if network.prefixlen == 0:
+            yield Fault(("redirect", "never", index), "nothing would ever be redirected")
+    for index, first in _repeated(dict(enumerate(redirect.interfaces)), lambda name: name):
+        yield Fault(("redirect", "interfaces", index), f"is already in the list, at interfaces[{first}]")
+    for index, name in enumerate(redirect.interfaces):
+        if parts.kernel and name.startswith(parts.kernel.device_prefix):
+            yield Fault(
+                ("redirect", "interfaces", index),
+                f"'{name}' is a device of our own, by its beginning: tunnels need not be listed here",
+            )
+
+
+def _ingress_rules(parts: Parts) -> Iterator[Fault]:
+    if parts.redirect is not None and not parts.redirect.interfaces and not parts.tunnels_written:
+        yield Fault((), "no traffic can come in: there are neither tunnels nor redirect.interfaces")
+
+
+def _socket_rules(parts: Parts) -> Iterator[Fault]:
+    if parts.bgp and parts.control and parts.bgp.gobgp_socket == parts.control.socket:
+        yield Fault(("control", "socket"), "is the same as bgp.gobgp_socket")
+
+
+def _repeated(items: Mapping[int, _Item], identity: Callable[[_Item], Hashable]) -> Iterator[tuple[int, int]]:
+    """Indices of items that repeat an earlier one, each with the earlier one's index."""
+    first_index: dict[Hashable, int] = {}
+    for index, item in items.items():
+        first = first_index.setdefault(identity(item), index)
+        if first != index:
+            yield index, first
+
+
+def _overlaps(
+    path: KeyPath, networks: tuple[IPv4Network, ...], *, identical_only: bool = False
+) -> Iterator[Fault]:
+    """Networks that repeat, lie in or enclose an earlier one of the same list."""
+    for index, network in enumerate(networks):
+        for earlier in networks[:index]:
+            if network == earlier:
+                yield Fault((*path, index), f"{network} is in the list twice")
+            elif not identical_only and network.overlaps(earlier):
+                inner, outer = sorted((network, earlier), key=lambda each: each.prefixlen, reverse=True)
+                yield Fault((*path, index), f"{inner} already lies in {outer}")
