@@ -115,6 +115,7 @@ def _sound_parts(document: Document) -> Parts:
         tunnels_written=len(tunnels) if isinstance(tunnels, list) else 1,
         bgp=_sound(Bgp, raw.get("bgp")),
         bgp_written=("bgp",) in document.keys,
+        sections_known=isinstance(document.data, dict) and not raw.keys() - Config.model_fields.keys(),
         services=_sound_items(Service, raw.get("services", [])),
         redirect=_sound(Redirect, raw.get("redirect", {})),
         control=_sound(Control, raw.get("control", {})),
@@ -151,7 +152,7 @@ def _with_passwords(
         path = directory / service.password_file
         password = _read_password(path)
         if isinstance(password, str):
-            faults.append(Fault(("services", index, "password_file"), f"{shown(str(path))} {password}"))
+            faults.append(Fault(("services", index, "password_file"), f"{str(path)!a} {password}"))
         else:
             complete.append(service.model_copy(update={"password_file": path, "password": password}))
     return tuple(complete), faults

@@ -5,7 +5,7 @@ single values; `validate` checks what they mean together. Nothing here reads a f
 """
 
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -134,7 +134,7 @@ class Tunnel(Section):
         return IPv4Interface((self.inside.network_address + 1, self.inside.prefixlen))
 
     @property
-    def bgp_neighbors(self) -> tuple[UnicastAddress, UnicastAddress]:
+    def bgp_neighbors(self) -> tuple[IPv4Address, IPv4Address]:
         """The Transit Gateway's two BGP speakers."""
         return self.inside.network_address + 2, self.inside.network_address + 3
 

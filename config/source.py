@@ -1,8 +1,8 @@
 """YAML text to plain values, with the place of every key and value, and every abuse of YAML refused.
 
 A deliberately small YAML: mappings with text keys, lists, text, decimal whole numbers, true and false. No
-tags, no floats, no octal, no dates, no merge keys; a word like `no` or `on` is text. Aliases work, but what they
-expand to is bounded. Knows nothing about what the keys mean.
+tags, no floats, no octal, no dates, no merge keys; a word like `no` or `on` is text. Aliases work, but what
+they expand to is bounded. Knows nothing about what the keys mean.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ class Parts:
     tunnels_written: int
     bgp: Bgp | None
     bgp_written: bool
+    sections_known: bool
+    """No unknown key at the top: a section that is absent was left out, not misspelt."""
     services: Mapping[int, Service]
     redirect: Redirect | None
     control: Control | None
@@ -98,7 +100,7 @@ def _tunnel_rules(parts: Parts) -> Iterator[Fault]:
 
 
 def _bgp_rules(parts: Parts) -> Iterator[Fault]:
-    if parts.tunnels_written and not parts.bgp_written:
+    if parts.tunnels_written and not parts.bgp_written and parts.sections_known:
         yield Fault(
             ("tunnels",),
             "tunnels need a bgp section: a Connect attachment has no static routes, only those of BGP",
@@ -106,7 +108,7 @@ def _bgp_rules(parts: Parts) -> Iterator[Fault]:
     bgp = parts.bgp
     if bgp is None:
         return
-    if not parts.tunnels_written:
+    if not parts.tunnels_written and parts.sections_known:
         yield Fault(
             ("bgp",), "there are no tunnels, so BGP has nobody to speak to", "remove bgp or add tunnels"
         )
@@ -171,7 +173,9 @@ def _redirect_rules(parts: Parts) -> Iterator[Fault]:
 
 
 def _ingress_rules(parts: Parts) -> Iterator[Fault]:
-    if parts.redirect is not None and not parts.redirect.interfaces and not parts.tunnels_written:
+    if not parts.sections_known or parts.redirect is None:
+        return
+    if not parts.redirect.interfaces and not parts.tunnels_written:
         yield Fault((), "no traffic can come in: there are neither tunnels nor redirect.interfaces")
 
 

@@ -35,8 +35,12 @@ def translate(document: Document, error: ErrorDetails) -> Problem | None:
     if error["type"] == "missing":
         if path[0] == "tunnels" and path[-1] == "local":
             return None  # derived from router.id, whose own problem is reported
+        if _is_misspelt(document, path):
+            return None
         mark = document.locate_key(path[:-1])
         return Problem(document.file, mark.line, mark.column, path, "is missing", hint=_description(path))
+    if error["type"] == "too_short" and error["input"]:
+        return None  # its items are refused one by one, none is left
     allowed = hint = ""
     if error["type"] in {"enum", "literal_error"}:
         choices = [text.strip("'") for text in context["expected"].replace(" or ", ", ").split(", ")]
@@ -74,14 +78,25 @@ def _value_problem(
     return Problem(document.file, mark.line, mark.column, path, message, found, allowed, hint)
 
 
+def _is_misspelt(document: Document, path: KeyPath) -> bool:
+    """Whether a missing key is there in another spelling, which is a problem of its own."""
+    known = _known_keys(path[:-1])
+    siblings = [key[-1] for key in document.keys if key[:-1] == path[:-1] and key[-1] not in known]
+    return any(difflib.get_close_matches(str(each), known, n=1) == [path[-1]] for each in siblings)
+
+
 def _unknown_key(document: Document, path: KeyPath) -> Problem:
     mark = document.locate_key(path)
-    model = model_at(path[:-1])
-    known = [name for name, field in model.model_fields.items() if not field.exclude] if model else []
+    known = _known_keys(path[:-1])
     hint = _did_you_mean(path[-1], known)
     return Problem(
         document.file, mark.line, mark.column, path, "is not a known key", "", ", ".join(known), hint
     )
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    model = model_at(path)
+    return [name for name, field in model.model_fields.items() if not field.exclude] if model else []
 
 
 def _may_be_secret(path: KeyPath) -> bool:

@@ -1,0 +1,480 @@
+"""Files a person writes, good and bad: what is read, and in which words and where a fault is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+import pytest
+
+import config
+
+EXAMPLES = Path(config.__file__).parent / "examples"
+
+GOOD = """\
+router:
+  id: 10.100.1.10
+tunnels:
+  - name: tgw-a
+    remote: 10.99.0.1
+    inside: 169.254.6.0/29
+bgp:
+  asn: 65010
+  peer_asn: 64512
+services:
+  - service: web-cache
+    group_list: [10.100.1.0/24]
+"""
+
+
+def problems_of(text: str, directory: Path | None = None) -> list[str]:
+    """The lines an operator would see."""
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(text, file="r.yaml", directory=directory)
+    return str(caught.value).splitlines()
+
+
+def only_problem_of(text: str, directory: Path | None = None) -> str:
+    lines = problems_of(text, directory)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def replaced(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_smallest_example_is_under_30_lines_and_loads() -> None:
+    path = EXAMPLES / "one-router.yaml"
+    assert len(path.read_text().splitlines()) < 30
+    settings = config.load(path)
+    assert settings.router.id == IPv4Address("10.100.1.10")
+    assert settings.tunnels[0].local == settings.router.id
+
+
+def test_commented_example_loads_once_its_password_file_is_there(tmp_path: Path) -> None:
+    text = (EXAMPLES / "commented.yaml").read_text()
+    (tmp_path / "web-cache.password").write_text("s3cret\n")
+    settings = config.parse(text, directory=tmp_path)
+    assert [service.service for service in settings.services] == ["web-cache", 70]
+
+
+def test_commented_example_names_every_key_with_its_default() -> None:
+    written = (EXAMPLES / "commented.yaml").read_text()
+
+    def without_default(section: dict[str, object]) -> list[str]:
+        lines = [f"{key}: {value}" for key, value in section.items() if not isinstance(value, list)]
+        return [line for line in lines if not re.search(rf"# *{re.escape(line)}\s", written)]
+
+    plain = json.loads(json.dumps(config.redacted(config.load(EXAMPLES / "one-router.yaml"))))
+    del plain["bgp"]["asn"], plain["bgp"]["peer_asn"]
+    for name in ("bgp", "control", "kernel", "log"):
+        assert without_default(plain[name]) == []
+    assert without_default({"state_directory": plain["state_directory"]}) == []
+    assert without_default({"ttl": 255, "mtu_bytes": 8476, "mode": "open", "assignment": "auto"}) == []
+
+
+def test_addresses_of_a_tunnel_follow_from_its_inside_block() -> None:
+    settings = config.parse(GOOD)
+    tunnel = settings.tunnels[0]
+    assert tunnel.inside_interface == IPv4Interface("169.254.6.1/29")
+    assert tunnel.bgp_neighbors == (IPv4Address("169.254.6.2"), IPv4Address("169.254.6.3"))
+    assert settings.device_name(tunnel) == "wccp-tgw-a"
+
+
+def test_settings_are_frozen() -> None:
+    settings = config.parse(GOOD)
+    with pytest.raises(Exception, match="frozen"):
+        settings.router.id = IPv4Address("10.0.0.1")  # type: ignore[misc]
+
+
+def test_a_router_without_tunnels_needs_no_bgp() -> None:
+    text = (
+        GOOD[: GOOD.index("tunnels:")] + GOOD[GOOD.index("services:") :] + "redirect:\n  interfaces: [ens6]\n"
+    )
+    settings = config.parse(text)
+    assert (settings.bgp, settings.tunnels, settings.redirect.interfaces) == (None, (), ("ens6",))
+
+
+def test_all_problems_of_a_file_come_at_once_in_the_order_of_its_lines() -> None:
+    lines = problems_of(
+        """\
+router:
+  id: 127.0.0.1
+tunnels:
+  - name: tgw-a
+    remote: 10.99.0.1
+    inside: 169.254.6.1/29
+    ttl: 0
+  - name: tgw-b
+    remote: 10.99.0.2
+    inside: 169.254.5.0/29
+    mtu: 8476
+bgp:
+  asn: 64512
+  peer_asn: 64512
+  keepalive_seconds: 20
+servces: []
+services:
+  - service: webcache
+    mode: closed
+    group_list: [10.0.0.0/8]
+  - service: 80
+    assignment: rooter
+  - service: 90
+log:
+  level:
+redirect: 5
+"""
+    )
+    places = [tuple(map(int, line.split(":")[1:3])) for line in lines]
+    assert places == sorted(places)
+    assert [line.split(": ")[1] for line in lines] == [
+        "router.id",
+        "tunnels[0].inside",
+        "tunnels[0].ttl",
+        "tunnels[1].inside",
+        "tunnels[1].mtu",
+        "bgp.asn",
+        "bgp.keepalive_seconds",
+        "servces",
+        "services[0].service",
+        "services[0].mode",
+        "services[1].assignment",
+        "services[2]",
+        "log.level",
+        "redirect",
+    ]
+
+
+VALUE_FAULTS = {
+    "misspelt key": (
+        replaced("services:", "servces:"),
+        "r.yaml:10:1: servces: is not a known key; allowed: router, tunnels, bgp, services, redirect, "
+        "control, "
+        "kernel, log, state_directory; did you mean 'services'?",
+    ),
+    "host bits": (
+        replaced("169.254.6.0/29", "169.254.6.1/29"),
+        "r.yaml:6:13: tunnels[0].inside: must have no bits set after the prefix length, "
+        "found '169.254.6.1/29'; did you mean '169.254.6.0/29'?",
+    ),
+    "reserved by AWS": (replaced("169.254.6.0/29", "169.254.5.0/29"), "must not be a range AWS reserves"),
+    "last range reserved by AWS": (
+        replaced("169.254.6.0/29", "169.254.169.248/29"),
+        "must not be a range AWS",
+    ),
+    "inside of the wrong size": (
+        replaced("169.254.6.0/29", "169.254.6.0/30"),
+        "allowed: a /29 in 169.254.0.0/16",
+    ),
+    "inside from elsewhere": (
+        replaced("169.254.6.0/29", "10.0.0.0/29"),
+        "must be the Connect peer's inside CIDR",
+    ),
+    "IPv6": (replaced("10.100.1.10", "'2001:db8::1'"), "IPv6 is not supported here"),
+    "multicast": (replaced("10.100.1.10", "224.0.0.1"), "must be an IPv4 unicast address"),
+    "number for an address": (
+        replaced("10.100.1.10", "5"),
+        "must be an IPv4 address such as 10.100.1.10, found 5",
+    ),
+    "truth for a number": (
+        replaced("asn: 65010", "asn: true"),
+        "must be an autonomous system number, found true",
+    ),
+    "text for a number": (
+        GOOD + "kernel:\n  mark_shift: '8'\n",
+        "r.yaml:14:15: kernel.mark_shift: must be a whole number, found '8'",
+    ),
+    "octal": (GOOD + "kernel:\n  mark_shift: 010\n", "must be a whole number, found '010'"),
+    "over the range": (GOOD + "kernel:\n  mark_shift: 9\n", "kernel.mark_shift: must be at most 8, found 9"),
+    "truth as a service": (
+        replaced("web-cache", "true"),
+        "services[0].service: must name a service group, found true",
+    ),
+    "service 256": (replaced("web-cache", "256"), "must name a service group, found 256"),
+    "mode that is not built": (
+        GOOD + "    mode: closed\n",
+        "must be 'open': this version forwards what no cache takes, it cannot drop or reject it, found",
+    ),
+    "misspelt word": (GOOD + "    assignment: rooter\n", "did you mean 'router'?"),
+    "ASN the gateway cannot have": (
+        replaced("64512", "65535"),
+        "must not be a reserved autonomous system number",
+    ),
+    "public ASN for the gateway": (
+        replaced("64512", "3356"),
+        "allowed: 64512 to 65534, or 4200000000 to 4294967294",
+    ),
+    "accepting the default": (
+        replaced("64512", "64512\n  accept: [0.0.0.0/0]"),
+        "bgp.accept[0]: must not be the default route",
+    ),
+    "no service": (
+        GOOD[: GOOD.index("services:")] + "services: []\n",
+        "services: must not be empty, found an empty list",
+    ),
+    "a mapping for a list": (
+        replaced("  - name: tgw-a\n    ", "    "),
+        "tunnels: must be a list, found a mapping",
+    ),
+    "text for a section": (
+        GOOD + "log: loud\n",
+        "log: must be a mapping of 'key: value' lines, found 'loud'",
+    ),
+    "missing key": (
+        replaced("    remote: 10.99.0.1\n", ""),
+        "r.yaml:4:5: tunnels[0].remote: is missing; The Transit Gateway's GRE address",
+    ),
+    "tunnel name": (replaced("tgw-a", "TGW_A"), "tunnels[0].name: must be a short name, found 'TGW_A'"),
+    "another daemon's routes": (GOOD + "kernel:\n  route_protocol: 188\n", "found 188; 188 is ospf"),
+    "relative socket": (GOOD + "control:\n  socket: run/x\n", "must be an absolute path, beginning with '/'"),
+    "socket path too long": (GOOD + f"control:\n  socket: /{'x' * 107}\n", "at most 107 octets long"),
+    "interface name": (
+        GOOD + "redirect:\n  interfaces: ['a b']\n",
+        "must be the name of a network interface",
+    ),
+    "table name": (GOOD + "kernel:\n  nft_table: 'a b'\n", "must be the name of an nftables table"),
+    "device prefix": (GOOD + "kernel:\n  device_prefix: ''\n", "must be the beginning of a device name"),
+    "empty file name": (GOOD + "state_directory: ''\n", "state_directory: must be a file name, found ''"),
+    "no network": (
+        replaced("[10.100.1.0/24]", "[caches]"),
+        "must be an IPv4 network such as 10.0.0.0/8, found 'caches'",
+    ),
+    "number for a network": (
+        replaced("[10.100.1.0/24]", "[10]"),
+        "must be an IPv4 network such as 10.0.0.0/8, found 10",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), VALUE_FAULTS.values(), ids=VALUE_FAULTS)
+def test_a_wrong_value_is_reported_at_its_place(text: str, expected: str) -> None:
+    assert expected in only_problem_of(text)
+
+
+SECOND_TUNNEL = "  - name: {name}\n    remote: {remote}\n    inside: {inside}\nbgp:"
+
+RULES = {
+    "tunnel name twice": (
+        replaced("bgp:", SECOND_TUNNEL.format(name="tgw-a", remote="10.99.0.2", inside="169.254.7.0/29")),
+        "r.yaml:7:11: tunnels[1].name: tunnels[0] already has this name",
+    ),
+    "tunnel pair twice": (
+        replaced("bgp:", SECOND_TUNNEL.format(name="tgw-b", remote="10.99.0.1", inside="169.254.7.0/29")),
+        "r.yaml:8:13: tunnels[1].remote: tunnels[0] already joins these two addresses",
+    ),
+    "inside block twice": (
+        replaced("bgp:", SECOND_TUNNEL.format(name="tgw-b", remote="10.99.0.2", inside="169.254.6.0/29")),
+        "tunnels[1].inside: tunnels[0] already has this inside CIDR block",
+    ),
+    "remote is ourselves": (replaced("10.99.0.1", "10.100.1.10"), "this router's own address"),
+    "device name too long": (
+        replaced("tgw-a", "transit-gateway"),
+        "its device 'wccp-transit-gateway' has 20 octets: the kernel takes 15",
+    ),
+    "address twice": (
+        replaced("10.100.1.10", "10.100.1.10\n  addresses: [10.100.1.10]"),
+        "r.yaml:3:15: router.addresses[0]: 10.100.1.10 is already an address of this router",
+    ),
+    "iBGP": (replaced("65010", "64512"), "bgp.asn: 64512 is also peer_asn, which makes the sessions iBGP"),
+    "hold time": (
+        replaced("64512", "64512\n  hold_time_seconds: 29"),
+        "bgp: three keepalives of 10 s exceed the hold time, 29 s",
+    ),
+    "accept overlaps": (
+        replaced("64512", "64512\n  accept: [10.1.0.0/16, 10.0.0.0/8]"),
+        "bgp.accept[1]: 10.1.0.0/16 already lies in 10.0.0.0/8",
+    ),
+    "accept too narrow": (
+        replaced("64512", "64512\n  accept: [10.1.1.1/32]"),
+        "nothing in 10.1.1.1/32 can be accepted: accept_max_length is 28",
+    ),
+    "advertise twice": (
+        replaced("64512", "64512\n  advertise: [10.0.0.0/8, 10.0.0.0/8]"),
+        "bgp.advertise[1]: 10.0.0.0/8 is in the list twice",
+    ),
+    "tunnels without bgp": (
+        GOOD.replace("bgp:\n  asn: 65010\n  peer_asn: 64512\n", ""),
+        "tunnels: tunnels need a bgp section",
+    ),
+    "bgp without tunnels": (
+        GOOD[: GOOD.index("tunnels:")] + GOOD[GOOD.index("bgp:") :] + "redirect:\n  interfaces: [ens6]\n",
+        "bgp: there are no tunnels",
+    ),
+    "service twice": (
+        GOOD + "  - service: web-cache\n    group_list: [10.0.0.0/8]\n",
+        "services[1].service: services[0] already is this service group",
+    ),
+    "anyone could join": (
+        GOOD + "  - service: 70\n",
+        "services[1]: anyone could join this service group and be sent the traffic: no password, no list; "
+        "add password_file or group_list",
+    ),
+    "wait without auto": (
+        GOOD + "    assignment: cache\n    assignment_wait_seconds: 9\n",
+        "services[0].assignment_wait_seconds: has no meaning with 'assignment: cache'",
+    ),
+    "group list overlaps": (
+        replaced("[10.100.1.0/24]", "[10.100.1.0/24, 10.100.1.7]"),
+        "services[0].group_list[1]: 10.100.1.7/32 already lies in 10.100.1.0/24",
+    ),
+    "never redirect twice": (
+        GOOD + "redirect:\n  never: [10.0.0.0/8, 10.0.0.0/8]\n",
+        "redirect.never[1]: 10.0.0.0/8 is in the list twice",
+    ),
+    "never redirect anything": (
+        GOOD + "redirect:\n  never: [0.0.0.0/0]\n",
+        "nothing would ever be redirected",
+    ),
+    "interface twice": (
+        GOOD + "redirect:\n  interfaces: [ens6, ens6]\n",
+        "redirect.interfaces[1]: is already in the list, at interfaces[0]",
+    ),
+    "interface of our own": (
+        GOOD + "redirect:\n  interfaces: [wccp-tgw-a]\n",
+        "'wccp-tgw-a' is a device of our own",
+    ),
+    "no ingress": (
+        GOOD[: GOOD.index("tunnels:")] + GOOD[GOOD.index("services:") :],
+        "r.yaml:1:1: no traffic can come in: there are neither tunnels nor redirect.interfaces",
+    ),
+    "one socket for two": (
+        GOOD + "control:\n  socket: /run/wccpd/gobgpd.sock\n",
+        "control.socket: is the same as bgp.gobgp_socket",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), RULES.values(), ids=RULES)
+def test_a_rule_between_values_is_reported_at_its_place(text: str, expected: str) -> None:
+    assert expected in only_problem_of(text).replace("bgp.keepalive_seconds", "bgp")
+
+
+def test_a_wrong_router_id_is_not_reported_again_for_tunnels_that_take_it_over() -> None:
+    assert "router.id" in only_problem_of(replaced("10.100.1.10", "nonsense"))
+
+
+def test_a_password_is_read_without_its_newline_and_stays_out_of_sight(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_bytes(b"hunter22\n")
+    settings = config.parse(GOOD + "    password_file: pw\n", directory=tmp_path)
+    service = settings.services[0]
+    assert service.password is not None
+    assert service.password.get_secret_value() == b"hunter22"
+    assert service.password_file == tmp_path / "pw"
+    dumps = repr(settings), str(settings), json.dumps(config.redacted(settings)), settings.model_dump_json()
+    assert not any("hunter22" in dump for dump in dumps)
+    assert "password_file" in dumps[2]
+
+
+def test_a_changed_password_makes_different_settings(tmp_path: Path) -> None:
+    text = GOOD + "    password_file: pw\n"
+    (tmp_path / "pw").write_text("one")
+    first = config.parse(text, directory=tmp_path)
+    (tmp_path / "pw").write_text("two")
+    assert config.parse(text, directory=tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty: a password has 1 to 8 octets"),
+        (b"\r\n", "is empty"),
+        (b"123456789", "holds more than 8 octets"),
+        (b"a\nb", "holds a control character"),
+        (b"abc \n", "a blank at one of its ends"),
+        (b"abc\0", "holds a control character"),
+    ],
+)
+def test_an_unusable_password_is_refused_without_being_shown(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    (tmp_path / "pw").write_bytes(content)
+    line = only_problem_of(GOOD + "    password_file: pw\n", tmp_path)
+    assert line.startswith("r.yaml:13:20: services[0].password_file: ")
+    assert expected in line
+    assert "12345678" not in line
+
+
+def test_a_missing_password_file_is_reported_at_its_name(tmp_path: Path) -> None:
+    line = only_problem_of(GOOD + "    password_file: nowhere\n", tmp_path)
+    assert line.startswith("r.yaml:13:20: services[0].password_file: ")
+    assert line.endswith("nowhere' cannot be read: no such file or directory")
+
+
+def test_a_pipe_as_password_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pw")
+    assert "is not a regular file" in only_problem_of(GOOD + "    password_file: pw\n", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["password", "pasword", "Password"])
+def test_a_password_written_in_the_file_is_refused_and_not_repeated(key: str) -> None:
+    line = only_problem_of(GOOD + f"    {key}: hunter22\n")
+    assert f"services[0].{key}: " in line
+    assert "hunter22" not in line
+
+
+def test_an_exception_for_a_bad_file_carries_nothing_of_the_password() -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(GOOD + "    password: [hunter22]\n")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "hunter22" not in repr(error) + str(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "{file}: the file is empty"),
+        (b"# only a comment\n", "{file}: the file is empty"),
+        (b"router:\n  id: \xff\n", "{file}:2:7: octet 0xff is not UTF-8; save the file as UTF-8"),
+        (b"x" * 300_000, "{file}: is larger than 262144 bytes"),
+        (b"- 1\n", "{file}:1:1: must be a mapping of 'key: value' lines, found a list"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_so(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "wccpd.yaml"
+    path.write_bytes(content)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    assert str(caught.value) == expected.format(file=path)
+
+
+def test_a_missing_file_and_a_directory_are_configuration_errors(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yaml", "no such file or directory"), (tmp_path, "is a directory")):
+        with pytest.raises(config.ConfigError) as caught:
+            config.load(path)
+        assert str(caught.value) == f"{path}: cannot be read: {reason}"
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "wccpd.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert config.load(path) == config.parse(GOOD)
+
+
+def test_every_setting_is_described_and_the_schema_can_be_made() -> None:
+    schema = config.Config.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    undescribed = [
+        name
+        for section in sections
+        for name, entry in section.get("properties", {}).items()
+        if not entry.get("description") and "$ref" not in entry
+    ]
+    assert undescribed == []
+    assert "password" not in schema["$defs"]["Service"]["properties"]
+
+
+def test_redacted_settings_are_plain_values_that_load_again() -> None:
+    settings = config.parse(GOOD)
+    plain = config.redacted(settings)
+    assert config.Config.model_validate(json.loads(json.dumps(plain))) == settings
+    assert plain["redirect"] == {"interfaces": [], "never": []}
+    assert settings.bgp is not None
+    assert settings.bgp.advertise == (IPv4Network("0.0.0.0/0"),)
