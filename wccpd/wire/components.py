@@ -1,0 +1,479 @@
+"""The components of a message (draft 5.6; 2.01, 5). Each reads and writes its body, without type and length.
+
+Offsets in the drawings count from the start of the body. Which message has which component is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING, ClassVar, assert_never
+
+from wccpd.wire.elements import (
+    AssignmentKey,
+    Command,
+    RouterIdReceiveId,
+    ServiceKey,
+    TimerScale,
+    TransmitT,
+    UnknownElement,
+    read_caches,
+    read_router_ids,
+    read_routers,
+    write_addresses,
+)
+from wccpd.wire.enums import (
+    DIGEST_OCTETS,
+    MAX_CACHES,
+    PORTS,
+    STANDARD_SERVICE_PRIORITY,
+    AssignmentMethod,
+    CapabilityType,
+    CommandType,
+    ComponentType,
+    ForwardingMethod,
+    PacketReturnMethod,
+    SecurityOption,
+    ServiceFlags,
+    ServiceType,
+)
+from wccpd.wire.errors import WireReason
+from wccpd.wire.identity import WebCacheIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wccpd.wire.reader import IPAddress, Reader
+    from wccpd.wire.writer import Writer
+
+_FOUR_UINT32 = Struct("!IIII")
+_THREE_UINT32 = Struct("!III")
+_TYPE_LENGTH = Struct("!HH")
+_SERVICE = Struct(f"!BBBBI{PORTS}H")
+_TCP, _UDP = 6, 17
+_WEB_CACHE_PORTS = (80,)
+_NO_FLAGS = ServiceFlags(0)
+_IDENTITY_MINIMUM = 8
+"""Octets of an identity element without assignment data."""
+MAX_ELEMENTS = 64
+"""Capabilities or commands in one component; the drafts define five and two."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityInfo:
+    """Security Info (draft 5.6.1). 0: option (4); with MD5, 4: digest (16)."""
+
+    TYPE: ClassVar = ComponentType.SECURITY_INFO
+
+    option: SecurityOption = SecurityOption.NONE
+    digest: bytes = b""
+    """16 octets with MD5, else none."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> SecurityInfo:
+        """Read the body.
+
+        Raises:
+            WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
+        """
+        option = reader.uint32()
+        if option not in _DIGEST_OCTETS:
+            raise reader.fail(WireReason.SECURITY_OPTION, f"security option {option}")
+        if reader.remaining != _DIGEST_OCTETS[option]:
+            raise reader.fail(
+                WireReason.SECURITY_LENGTH,
+                f"security option {option} with {reader.remaining} octets, not {_DIGEST_OCTETS[option]}",
+            )
+        return cls(SecurityOption(option), reader.octets(reader.remaining))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body.
+
+        Raises:
+            ValueError: The digest does not fit the option.
+        """
+        if len(self.digest) != _DIGEST_OCTETS[self.option]:
+            raise ValueError(f"a digest of {len(self.digest)} octets with option {self.option.name}")
+        writer.uint32(self.option)
+        writer.octets(self.digest)
+
+
+_DIGEST_OCTETS: dict[int, int] = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """Service Info (draft 5.6.2): which packets a service group is about.
+
+    0: service type (1); 1: service ID (1); 2: priority (1); 3: IP protocol (1); 4: flags (4);
+    8: eight ports (2 each).
+    """
+
+    TYPE: ClassVar = ComponentType.SERVICE_INFO
+
+    service_type: ServiceType
+    service_id: int
+    """0 to 255; 0 to 50 were meant for standard services."""
+    priority: int = 0
+    """0 to 255, higher first; what standard services send here does not count."""
+    protocol: int = 0
+    """IP protocol; 0 is every protocol unless REDIRECT_ONLY_PROTOCOL_0 is set."""
+    flags: ServiceFlags = _NO_FLAGS
+    ports: tuple[int, ...] = (0,) * PORTS
+    """The eight fields as they are on the wire; a zero ends the list."""
+
+    @classmethod
+    def web_cache(cls) -> ServiceInfo:
+        """The one standard service that the drafts define: HTTP."""
+        return cls(ServiceType.STANDARD, 0)
+
+    @classmethod
+    def dynamic(
+        cls, service_id: int, priority: int, protocol: int, flags: ServiceFlags, ports: tuple[int, ...] = ()
+    ) -> ServiceInfo:
+        """A dynamic service with up to eight ports."""
+        padded = (*ports, *(0,) * (PORTS - len(ports)))
+        return cls(ServiceType.DYNAMIC, service_id, priority, protocol, flags, padded)
+
+    @property
+    def key(self) -> ServiceKey:
+        """What identifies the group."""
+        return ServiceKey(self.service_type, self.service_id)
+
+    @property
+    def is_standard(self) -> bool:
+        """A standard service is defined by its number alone."""
+        return self.service_type is ServiceType.STANDARD
+
+    @property
+    def effective_priority(self) -> int:
+        """The priority that counts, 0 to 255."""
+        return STANDARD_SERVICE_PRIORITY if self.is_standard else self.priority
+
+    @property
+    def effective_protocol(self) -> int:
+        """The IP protocol that counts: TCP for the standard web-cache service."""
+        return _TCP if self.key == _WEB_CACHE else self.protocol
+
+    @property
+    def effective_ports(self) -> tuple[int, ...]:
+        """The ports that packets must have; empty when any will do.
+
+        The list counts only for TCP and UDP and only with PORTS_DEFINED (2.01, 5.1.2).
+        """
+        if self.key == _WEB_CACHE:
+            return _WEB_CACHE_PORTS
+        if self.protocol not in {_TCP, _UDP} or not self.flags & ServiceFlags.PORTS_DEFINED:
+            return ()
+        return self.ports[: self.ports.index(0)] if 0 in self.ports else self.ports
+
+    @classmethod
+    def decode(cls, reader: Reader) -> ServiceInfo:
+        """Read the body.
+
+        Raises:
+            WireError: COMPONENT_TOO_SHORT, SERVICE_TYPE.
+        """
+        service_type, service_id, priority, protocol, flags, *ports = reader.unpack(_SERVICE)
+        if service_type not in _SERVICE_TYPES:
+            raise reader.fail(WireReason.SERVICE_TYPE, f"service type {service_type}")
+        return cls(
+            _SERVICE_TYPES[service_type], service_id, priority, protocol, ServiceFlags(flags), tuple(ports)
+        )
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        fixed = self.service_type, self.service_id, self.priority, self.protocol, self.flags
+        writer.pack(_SERVICE, *fixed, *self.ports)
+
+    def __str__(self) -> str:
+        if self.is_standard:
+            return str(self.key)
+        ports = self.effective_ports
+        side = "source" if self.flags & ServiceFlags.PORTS_SOURCE else "destination"
+        listed = f"{side} ports {', '.join(map(str, ports))}" if ports else "all ports"
+        flags = f"flags {self.flags:#x}"
+        return f"{self.key}: protocol {self.protocol}, {listed}, priority {self.priority}, {flags}"
+
+
+_SERVICE_TYPES = {member.value: member for member in ServiceType}
+_WEB_CACHE = ServiceKey(ServiceType.STANDARD, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterIdentity:
+    """Router Identity Info (draft 5.6.3).
+
+    0: Router ID (4); 4: Receive ID (4); 8: Sent-To (4); 12: n (4); 16: n addresses.
+    """
+
+    TYPE: ClassVar = ComponentType.ROUTER_ID_INFO
+
+    router_id: IPAddress
+    receive_id: int
+    """1 to 2^32-1; the web-cache echoes it in its next HERE_I_AM."""
+    sent_to: IPAddress
+    """Destination of the HERE_I_AM that is answered; the group's address in a multicast answer."""
+    caches: tuple[IPAddress, ...]
+    """The web-caches addressed."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> RouterIdentity:
+        """Read the body."""
+        router_id, receive_id, sent_to = reader.unpack(_THREE_UINT32)
+        return cls(reader.as_address(router_id), receive_id, reader.as_address(sent_to), read_caches(reader))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.address(self.router_id)
+        writer.uint32(self.receive_id)
+        writer.address(self.sent_to)
+        write_addresses(writer, self.caches)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    """Router View Info (draft 5.6.5).
+
+    0: Member Change Number (4); 4: Assignment Key (8); 12: R (4); 16: R Router IDs;
+    then C (4), C identity elements.
+    """
+
+    TYPE: ClassVar = ComponentType.RTR_VIEW_INFO
+
+    change_number: int
+    key: AssignmentKey
+    """Of the last assignment accepted."""
+    routers: tuple[IPAddress, ...]
+    """Router IDs learnt from web-caches."""
+    caches: tuple[WebCacheIdentity, ...]
+    """Usable web-caches only."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> RouterView:
+        """Read the body."""
+        change_number = reader.uint32()
+        key = AssignmentKey.decode(reader)
+        routers = read_routers(reader)
+        count = reader.count(_IDENTITY_MINIMUM)
+        if count > MAX_CACHES:
+            raise reader.fail(WireReason.TOO_MANY_CACHES, f"{count} web-caches, at most {MAX_CACHES}")
+        caches = tuple(WebCacheIdentity.decode(reader) for _ in range(count))
+        return cls(change_number, key, routers, caches)
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.uint32(self.change_number)
+        self.key.encode(writer)
+        write_addresses(writer, self.routers)
+        writer.uint32(len(self.caches))
+        for cache in self.caches:
+            cache.encode(writer)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """Web-Cache View Info (draft 5.6.6).
+
+    0: change number (4); 4: R (4); 8: R times Router ID, Receive ID; then C (4), C addresses.
+    """
+
+    TYPE: ClassVar = ComponentType.WC_VIEW_INFO
+
+    change_number: int
+    routers: tuple[RouterIdReceiveId, ...]
+    caches: tuple[IPAddress, ...]
+    """Learnt from I_SEE_YOUs; Squid never lists any."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> CacheView:
+        """Read the body."""
+        return cls(reader.uint32(), read_router_ids(reader), read_caches(reader))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.uint32(self.change_number)
+        writer.uint32(len(self.routers))
+        for router in self.routers:
+            router.encode(writer)
+        write_addresses(writer, self.caches)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterQuery:
+    """Router Query Info (draft 5.6.8).
+
+    0: Router ID (4); 4: Receive ID (4); 8: Sent-To (4); 12: target web-cache (4).
+    """
+
+    TYPE: ClassVar = ComponentType.QUERY_INFO
+
+    router_id: IPAddress
+    receive_id: int
+    sent_to: IPAddress
+    """The address that the web-cache last sent a HERE_I_AM to."""
+    cache: IPAddress
+
+    @classmethod
+    def decode(cls, reader: Reader) -> RouterQuery:
+        """Read the body."""
+        router_id, receive_id, sent_to, cache = reader.unpack(_FOUR_UINT32)
+        address = reader.as_address
+        return cls(address(router_id), receive_id, address(sent_to), address(cache))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.address(self.router_id)
+        writer.uint32(self.receive_id)
+        writer.address(self.sent_to)
+        writer.address(self.cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Capabilities Info (draft 5.6.9, 5.7.5): elements of type (2), length (2), value.
+
+    An absent element means the drafts' default: GRE, hash, GRE, 10 s, scales of 1.
+    """
+
+    TYPE: ClassVar = ComponentType.CAPABILITIES_INFO
+
+    forwarding: ForwardingMethod | None = None
+    assignment: AssignmentMethod | None = None
+    packet_return: PacketReturnMethod | None = None
+    transmit_t: TransmitT | None = None
+    timer_scale: TimerScale | None = None
+    unknown: tuple[UnknownElement, ...] = ()
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Capabilities:
+        """Read the body. Of two elements of a type the first counts.
+
+        Raises:
+            WireError: ELEMENT_PAST_COMPONENT, TOO_MANY_ELEMENTS, CAPABILITY_LENGTH, TRANSMIT_T, TIMER_SCALE.
+        """
+        values: dict[str, object] = {}
+        unknown: list[UnknownElement] = []
+        for element_type, element in _elements(reader):
+            known = _CAPABILITIES.get(element_type)
+            if known is None:
+                unknown.append(UnknownElement(element_type, element.octets(element.remaining)))
+                continue
+            name, read = known
+            if element.remaining != 4:
+                detail = f"capability {element_type} has {element.remaining} octets, not 4"
+                raise element.fail(WireReason.CAPABILITY_LENGTH, detail)
+            if name in values:
+                element.tolerate(WireReason.ELEMENT_DUPLICATE, f"capability {element_type} came before")
+            else:
+                values[name] = read(element)
+        return cls(**values, unknown=tuple(unknown))  # type: ignore[arg-type]
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body, an empty element after each where the writer is told to be dual-valid."""
+        for number, flags in (
+            (CapabilityType.FORWARDING_METHOD, self.forwarding),
+            (CapabilityType.ASSIGNMENT_METHOD, self.assignment),
+            (CapabilityType.PACKET_RETURN_METHOD, self.packet_return),
+        ):
+            if flags is not None:
+                start = writer.begin(number)
+                writer.uint32(flags)
+                _end_capability(writer, start)
+        for number, value in (
+            (CapabilityType.TRANSMIT_T, self.transmit_t),
+            (CapabilityType.TIMER_SCALE, self.timer_scale),
+        ):
+            if value is not None:
+                start = writer.begin(number)
+                value.encode(writer)
+                _end_capability(writer, start)
+        for element in self.unknown:
+            start = writer.begin(element.element_type)
+            writer.octets(element.octets)
+            _end_capability(writer, start)
+
+
+def _end_capability(writer: Writer, start: int) -> None:
+    writer.end(start)
+    if writer.dual_valid:
+        writer.end(writer.begin(ComponentType.EMPTY))
+
+
+_CAPABILITIES: dict[int, tuple[str, Callable[[Reader], object]]] = {
+    CapabilityType.FORWARDING_METHOD: ("forwarding", lambda element: ForwardingMethod(element.uint32())),
+    CapabilityType.ASSIGNMENT_METHOD: ("assignment", lambda element: AssignmentMethod(element.uint32())),
+    CapabilityType.PACKET_RETURN_METHOD: (
+        "packet_return",
+        lambda element: PacketReturnMethod(element.uint32()),
+    ),
+    CapabilityType.TRANSMIT_T: ("transmit_t", TransmitT.decode),
+    CapabilityType.TIMER_SCALE: ("timer_scale", TimerScale.decode),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandExtension:
+    """Command Extension (draft 5.6.12): elements of command (2), length (2), data."""
+
+    TYPE: ClassVar = ComponentType.COMMAND_EXTENSION
+
+    commands: tuple[Command | UnknownElement, ...]
+
+    def address_of(self, command: CommandType) -> IPAddress | None:
+        """The web-cache that the first such command names; None without one."""
+        for each in self.commands:
+            if isinstance(each, Command) and each.command is command:
+                return each.address
+        return None
+
+    @classmethod
+    def decode(cls, reader: Reader) -> CommandExtension:
+        """Read the body.
+
+        Raises:
+            WireError: ELEMENT_PAST_COMPONENT, TOO_MANY_ELEMENTS, COMMAND_LENGTH, ADDRESS_INDEX.
+        """
+        commands: list[Command | UnknownElement] = []
+        for number, element in _elements(reader):
+            if number not in _COMMANDS:
+                commands.append(UnknownElement(number, element.octets(element.remaining)))
+                continue
+            if element.remaining != 4:
+                detail = f"command {number} has {element.remaining} octets, not 4"
+                raise element.fail(WireReason.COMMAND_LENGTH, detail)
+            commands.append(Command(_COMMANDS[number], element.address()))
+        return cls(tuple(commands))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body."""
+        for each in self.commands:
+            match each:
+                case Command(command, address):
+                    start = writer.begin(command)
+                    writer.address(address)
+                case UnknownElement(element_type, octets):
+                    start = writer.begin(element_type)
+                    writer.octets(octets)
+                case _:
+                    assert_never(each)
+            writer.end(start)
+
+
+_COMMANDS = {member.value: member for member in CommandType}
+
+
+def _elements(reader: Reader) -> Iterator[tuple[int, Reader]]:
+    """Cut what is left into elements of type (2), length (2), value."""
+    for _ in range(MAX_ELEMENTS):
+        if reader.remaining == 0:
+            return
+        element_type, length = reader.unpack(_TYPE_LENGTH)
+        if length > reader.remaining:
+            raise reader.fail(
+                WireReason.ELEMENT_PAST_COMPONENT,
+                f"element {element_type} has {length} octets, the component {reader.remaining} more",
+            )
+        yield element_type, reader.block(length)
+    if reader.remaining:
+        raise reader.fail(WireReason.TOO_MANY_ELEMENTS, f"more than {MAX_ELEMENTS} elements")

@@ -1,0 +1,130 @@
+"""Message header and component boundaries (draft 5.5, 5.6; 2.01, 4.1 and 4.6).
+
+    0: type (4); 4: major version (1); 5: minor version (1); 6: length of what follows (2)
+    then components: type (2), length of the body (2), body
+
+What is inside a component is not known here. Octets of the datagram past the message are ignored.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from wccpd.wire.enums import MAJOR_VERSION, ComponentType, MessageType
+from wccpd.wire.errors import Tolerated, WireError, WireReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HEADER = Struct("!IBBH")
+_TYPE_LENGTH = Struct("!HH")
+_VERSION_1_TYPES = frozenset({b"\0\0\0\x07", b"\0\0\0\x08", b"\0\0\0\x09"})
+HEADER_OCTETS = _HEADER.size
+MAX_COMPONENTS = 64
+"""The fullest message has 8 components, and as many empty ones in the dual-valid form."""
+
+
+class Header(NamedTuple):
+    """A message header that says WCCP version 2."""
+
+    message_type: MessageType
+    minor_version: int
+    """0 for 2.00, 1 for 2.01; later ones are read as 2.01."""
+    end: int
+    """Octets of the whole message, header included."""
+
+
+class Span(NamedTuple):
+    """Where the body of a component stands in the datagram."""
+
+    component_type: int
+    offset: int
+    end: int
+
+
+class Frame(NamedTuple):
+    """A message cut into components."""
+
+    header: Header
+    first: Mapping[int, Span]
+    """The first component of each type, in the order of the message."""
+    spans: tuple[Span, ...]
+    """All components that lie within the message."""
+    tolerated: tuple[Tolerated, ...]
+
+
+def read_header(datagram: bytes) -> Header:
+    """Read and check the header.
+
+    Raises:
+        WireError: WCCP_VERSION_1, DATAGRAM_TOO_SHORT, MAJOR_VERSION, MESSAGE_TYPE, MESSAGE_PAST_END.
+    """
+    if datagram[:4] in _VERSION_1_TYPES:
+        raise WireError(WireReason.WCCP_VERSION_1, "a WCCPv1 message", 0)
+    if len(datagram) < HEADER_OCTETS:
+        raise WireError(
+            WireReason.DATAGRAM_TOO_SHORT, f"{len(datagram)} octets, a header has {HEADER_OCTETS}", 0
+        )
+    number, major, minor, length = _HEADER.unpack_from(datagram)
+    if major != MAJOR_VERSION:
+        raise WireError(WireReason.MAJOR_VERSION, f"WCCP version {major}.{minor:02}", 4)
+    try:
+        message_type = MessageType(number)
+    except ValueError:
+        raise WireError(WireReason.MESSAGE_TYPE, f"message type {number}", 0) from None
+    end = HEADER_OCTETS + length
+    if end > len(datagram):
+        raise WireError(
+            WireReason.MESSAGE_PAST_END, f"the message has {end} octets, the datagram {len(datagram)}", 6
+        )
+    return Header(message_type, minor, end)
+
+
+def message_length(datagram: bytes) -> int:
+    """Octets of the message at the start of a datagram, header included: what the digest covers.
+
+    Raises:
+        WireError: Those of `read_header`.
+    """
+    return read_header(datagram).end
+
+
+def read_frame(datagram: bytes) -> Frame:
+    """Find the components of a message.
+
+    Raises:
+        WireError: Those of `read_header`, COMPONENT_UNALIGNED, TOO_MANY_COMPONENTS.
+    """
+    header = read_header(datagram)
+    end = header.end
+    offset = HEADER_OCTETS
+    spans: list[Span] = []
+    first: dict[int, Span] = {}
+    tolerated: list[Tolerated] = []
+    while end - offset >= _TYPE_LENGTH.size:
+        component_type, length = _TYPE_LENGTH.unpack_from(datagram, offset)
+        body = offset + _TYPE_LENGTH.size
+        if body + length > end:
+            detail = f"component {component_type} has {length} octets, the message {end - body} more"
+            tolerated.append(Tolerated(WireReason.COMPONENT_PAST_END, detail, offset))
+            offset = end
+            break
+        if length % 4:
+            detail = f"a length of {length} is no multiple of 4"
+            raise WireError(WireReason.COMPONENT_UNALIGNED, detail, offset, component_type)
+        if len(spans) == MAX_COMPONENTS:
+            raise WireError(WireReason.TOO_MANY_COMPONENTS, f"more than {MAX_COMPONENTS} components", offset)
+        span = Span(component_type, body, body + length)
+        spans.append(span)
+        if first.setdefault(component_type, span) is not span and component_type in _KNOWN:
+            detail = f"component {component_type} came before"
+            tolerated.append(Tolerated(WireReason.COMPONENT_DUPLICATE, detail, offset))
+        offset = body + length
+    if offset != end:
+        detail = f"{end - offset} octets are no component"
+        tolerated.append(Tolerated(WireReason.STRAY_OCTETS, detail, offset))
+    return Frame(header, first, tuple(spans), tuple(tolerated))
+
+
+_KNOWN = frozenset(ComponentType) - {ComponentType.EMPTY}

@@ -1,0 +1,127 @@
+"""The MD5 digest (draft 5.6.1): MD5(key, message), the digest's own 16 octets taken as zero.
+
+The key is the password padded with zero octets to 8. It is no HMAC and has no nonce: the Receive ID is the
+only protection against replay. Which password belongs to which service is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from wccpd.wire.enums import DIGEST_OCTETS, PASSWORD_OCTETS, ComponentType, SecurityOption
+from wccpd.wire.errors import WireError
+from wccpd.wire.framing import read_frame
+
+if TYPE_CHECKING:
+    from wccpd.wire.framing import Frame
+
+_OPTION_OCTETS = 4
+_NO_DIGEST = bytes(DIGEST_OCTETS)
+
+
+class KeyVariant(StrEnum):
+    """How a sender makes the key from the password."""
+
+    EXACT = "exact"
+    """As the drafts have it: 8 octets."""
+    SEVEN_OCTETS = "seven_octets"
+    """Squid up to 4.12 and 5.0.3 overwrites the 8th octet with zero."""
+    NINE_OCTETS = "nine_octets"
+    """Squid 4.13 and 5.0.4 digests one zero octet more."""
+
+    @property
+    def explanation(self) -> str:
+        """One line for the operator."""
+        match self:
+            case KeyVariant.EXACT:
+                return "8 octets, as the drafts have it"
+            case KeyVariant.SEVEN_OCTETS:
+                return "only 7 octets of the password count, as in Squid up to 4.12 and 5.0.3"
+            case KeyVariant.NINE_OCTETS:
+                return "a 9-octet key, as in Squid 4.13 and 5.0.4"
+
+
+def _key(password: bytes, variant: KeyVariant) -> bytes:
+    if not 1 <= len(password) <= PASSWORD_OCTETS:
+        raise ValueError(f"a password has 1 to {PASSWORD_OCTETS} octets")
+    match variant:
+        case KeyVariant.EXACT:
+            return password.ljust(PASSWORD_OCTETS, b"\0")
+        case KeyVariant.SEVEN_OCTETS:
+            return password[: PASSWORD_OCTETS - 1].ljust(PASSWORD_OCTETS, b"\0")
+        case KeyVariant.NINE_OCTETS:
+            return password.ljust(PASSWORD_OCTETS + 1, b"\0")
+
+
+def peek_security(datagram: bytes) -> bool:
+    """Whether a message carries a well-formed MD5 digest. False for whatever cannot be read."""
+    try:
+        return _digest_offset(read_frame(datagram), datagram) is not None
+    except WireError:
+        return False
+
+
+def check_digest(datagram: bytes, password: bytes, variant: KeyVariant = KeyVariant.EXACT) -> bool:
+    """Whether a message carries the right digest, compared in constant time. False for what cannot be read.
+
+    Args:
+        datagram: Octets past the message do not count.
+        password: 1 to 8 octets.
+        variant: How the sender makes the key.
+
+    Raises:
+        ValueError: The password is too long or empty.
+    """
+    key = _key(password, variant)
+    try:
+        frame = read_frame(datagram)
+    except WireError:
+        return False
+    offset = _digest_offset(frame, datagram)
+    if offset is None:
+        return False
+    sent = datagram[offset : offset + DIGEST_OCTETS]
+    return hmac.compare_digest(sent, digest(datagram[: frame.header.end], offset, key))
+
+
+def matching_key_variant(datagram: bytes, password: bytes) -> KeyVariant | None:
+    """Which way of making the key explains the digest; None when the password is not the sender's.
+
+    Raises:
+        ValueError: The password is too long or empty.
+    """
+    return next((variant for variant in KeyVariant if check_digest(datagram, password, variant)), None)
+
+
+def sign(message: bytearray, digest_offset: int, password: bytes) -> None:
+    """Fill in the digest of a message that is otherwise complete.
+
+    Raises:
+        ValueError: The password is too long or empty.
+    """
+    value = digest(bytes(message), digest_offset, _key(password, KeyVariant.EXACT))
+    message[digest_offset : digest_offset + DIGEST_OCTETS] = value
+
+
+def digest(message: bytes, offset: int, key: bytes) -> bytes:
+    """MD5 over key and message with the 16 octets at `offset` taken as zero."""
+    # The protocol knows no other digest; the flag lets it work where a policy bans MD5 elsewhere.
+    md5 = hashlib.md5(key, usedforsecurity=False)
+    md5.update(message[:offset])
+    md5.update(_NO_DIGEST)
+    md5.update(message[offset + DIGEST_OCTETS :])
+    return md5.digest()
+
+
+def _digest_offset(frame: Frame, datagram: bytes) -> int | None:
+    """Where the digest stands, None when the message carries none."""
+    span = frame.first.get(ComponentType.SECURITY_INFO)
+    if span is None or span.end - span.offset != _OPTION_OCTETS + DIGEST_OCTETS:
+        return None
+    digest_offset = span.offset + _OPTION_OCTETS
+    if int.from_bytes(datagram[span.offset : digest_offset], "big") != SecurityOption.MD5:
+        return None
+    return digest_offset
