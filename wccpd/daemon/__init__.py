@@ -1,0 +1,1 @@
+"""The shell: sockets, timers, signals, files and the order in which everything starts and stops."""

@@ -118,7 +118,7 @@ class CacheStatus:
     service: str
     address: str
     state: str
-    """negotiating, usable, incompatible, draining or lost."""
+    """negotiating, incompatible, usable or shutdown."""
     rung: str
     """How far down the compatibility ladder we had to go for it (ARCHITECTURE.md, "The ladder")."""
     reason: str

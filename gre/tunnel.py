@@ -1,0 +1,84 @@
+"""What a GRE device should look like, and what one looks like: frozen values, no kernel.
+
+Two kinds are built: a tunnel to the Transit Gateway (plain, with an inside address) and the redirect device
+towards one cache (an output key, no address: the key's 4 octets become the redirect header on the way out,
+and without an input key the device takes back what the cache returns, as 0x883E or as plain GRE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Interface
+
+MAX_DEVICE_NAME = 15
+"""IFNAMSIZ less its NUL."""
+REDIRECT_KEY = 0x57434350
+"""Output key of redirect devices: any value does, it never reaches the wire; this one reads "WCCP" in a dump."""
+
+
+@dataclass(frozen=True, slots=True)
+class GreDevice:
+    """A kernel GRE device (`ip link add NAME type gre`) as it should be."""
+
+    name: str
+    local: IPv4Address
+    remote: IPv4Address
+    ttl: int = 255
+    """Outer TTL, 1 to 255. Fixed: an inherited one would copy BGP's multihop TTL of 2 to the outer header."""
+    output_key: int | None = None
+    mtu_bytes: int | None = None
+    """None: the kernel's own choice from the underlying device."""
+    addresses: tuple[IPv4Interface, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = field(default=(("rp_filter", "0"),))
+    """net.ipv4.conf.NAME.* values: strict reverse-path filtering silently eats returned packets, whose
+    source is a server on the Internet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedGre:
+    """A GRE device as the kernel has it."""
+
+    name: str
+    index: int
+    local: IPv4Address
+    remote: IPv4Address
+    ttl: int
+    output_key: int | None
+    mtu_bytes: int
+    up: bool
+    addresses: tuple[IPv4Interface, ...]
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int
+
+    def is_like(self, wanted: GreDevice) -> bool:
+        """Whether nothing needs to be done to make it `wanted`."""
+        return self.same_tunnel(wanted) and self.up and self.has_settings(wanted)
+
+    def same_tunnel(self, wanted: GreDevice) -> bool:
+        """Whether the part that cannot be changed in place agrees."""
+        return (self.local, self.remote, self.ttl, self.output_key) == (
+            wanted.local,
+            wanted.remote,
+            wanted.ttl,
+            wanted.output_key,
+        )
+
+    def has_settings(self, wanted: GreDevice) -> bool:
+        """Whether MTU and addresses agree."""
+        mtu_agrees = wanted.mtu_bytes is None or self.mtu_bytes == wanted.mtu_bytes
+        return mtu_agrees and set(wanted.addresses) <= set(self.addresses)
+
+
+def redirect_device_name(prefix: str, cache: IPv4Address) -> str:
+    """The device towards a cache: the prefix and the address in hexadecimal, e.g. `wccp-0a640115`."""
+    return f"{prefix}{int(cache):08x}"
+
+
+def redirect_device(prefix: str, router_id: IPv4Address, cache: IPv4Address) -> GreDevice:
+    """The redirect device towards `cache`; its outer source is the Router ID, which caches match on."""
+    return GreDevice(redirect_device_name(prefix, cache), router_id, cache, output_key=REDIRECT_KEY)

@@ -1,0 +1,437 @@
+"""The engine, driven as the shell drives it: datagrams and time in, answers and views out."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from tests.support.scripted_cache import ScriptedCache
+from wccpd.protocol.outputs import (
+    AssignmentChanged,
+    CacheIncompatible,
+    CacheLost,
+    CacheUsable,
+    Output,
+    Refusal,
+    Refused,
+    RungChanged,
+    Send,
+)
+from wccpd.protocol.router import Router
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
+from wccpd.protocol.view import AssignedBy, CacheState, GroupView, Rung
+from wccpd.wire.components import Capabilities, ServiceInfo
+from wccpd.wire.elements import ServiceKey
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, ServiceFlags, ServiceType
+
+ROUTER_ID = IPv4Address("10.100.1.10")
+SECOND_ADDRESS = IPv4Address("10.100.1.9")
+FIRST = IPv4Address("10.100.1.21")
+SECOND = IPv4Address("10.100.1.22")
+WEB_CACHE = ServiceKey(ServiceType.STANDARD, 0)
+PASSWORD = b"sesame"
+
+
+class Stage:
+    """A router and caches on one clock, without a network: what is sent arrives at once unless told otherwise."""
+
+    def __init__(self, **settings: object) -> None:
+        defaults: dict[str, object] = {"key": WEB_CACHE, "passwords": (PASSWORD,)}
+        service = ServiceSettings(**{**defaults, **settings})
+        self.router = Router(EngineSettings(ROUTER_ID, (ROUTER_ID, SECOND_ADDRESS), (service,), 1000))
+        self.now = 100.0
+        self.caches: dict[IPv4Address, ScriptedCache] = {}
+
+    def cache(self, address: IPv4Address, **details: object) -> ScriptedCache:
+        made = ScriptedCache(address, ROUTER_ID, **{"password": PASSWORD, **details})
+        self.caches[address] = made
+        return made
+
+    def send(
+        self, cache: ScriptedCache, datagram: bytes, local: IPv4Address = ROUTER_ID
+    ) -> tuple[Output, ...]:
+        return self.deliver(self.router.receive(datagram, cache.address, 2048, local, self.now))
+
+    def hello(self, *caches: ScriptedCache) -> tuple[Output, ...]:
+        return tuple(output for cache in caches for output in self.send(cache, cache.here_i_am()))
+
+    def deliver(self, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        for output in outputs:
+            if isinstance(output, Send):
+                self.caches[output.remote].hear(output)
+        return outputs
+
+    def wait(self, seconds: float) -> tuple[Output, ...]:
+        """Let time pass, ticking exactly at each deadline."""
+        until = self.now + seconds
+        outputs: list[Output] = []
+        while (deadline := self.router.next_deadline()) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            outputs += self.deliver(self.router.tick(self.now))
+        self.now = until
+        return tuple(outputs)
+
+    def live(self, seconds: float, *caches: ScriptedCache) -> tuple[Output, ...]:
+        """Let time pass while the caches say HERE_I_AM every 10 s."""
+        outputs: tuple[Output, ...] = ()
+        for _ in range(int(seconds // 10)):
+            outputs += self.wait(10) + self.hello(*caches)
+        return outputs
+
+    def joined(self, *addresses: IPv4Address, **details: object) -> list[ScriptedCache]:
+        caches = [self.cache(address, **details) for address in addresses]
+        self.hello(*caches)
+        self.live(20, *caches)  # once to become usable, once to learn of the others
+        return caches
+
+    @property
+    def group(self) -> GroupView:
+        return self.router.view().groups[0]
+
+    def state(self, address: IPv4Address) -> CacheState:
+        return next(cache.state for cache in self.group.caches if cache.address == address)
+
+
+def only(outputs: tuple[Output, ...], kind: type) -> list:
+    return [output for output in outputs if isinstance(output, kind)]
+
+
+def reason(outputs: tuple[Output, ...]) -> object:
+    (refused,) = only(outputs, Refused)
+    return refused.reason
+
+
+# Joining
+
+
+def test_a_cache_is_usable_once_it_echoes_our_receive_id() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST)
+    stage.hello(cache)
+    assert stage.state(FIRST) is CacheState.NEGOTIATING
+    assert cache.last is not None
+    assert cache.last.view.caches == ()
+    before = cache.last.view.change_number
+
+    outputs = stage.live(10, cache)
+    assert only(outputs, CacheUsable) == [CacheUsable(WEB_CACHE, FIRST)]
+    assert [each.address for each in cache.last.view.caches] == [FIRST]
+    assert cache.last.view.routers == (ROUTER_ID,)
+    assert cache.last.view.change_number == before + 1
+
+
+def test_the_answer_goes_to_the_exact_source_from_the_address_that_was_asked() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST)
+    (send,) = only(stage.router.receive(cache.here_i_am(), FIRST, 40001, SECOND_ADDRESS, stage.now), Send)
+    assert (send.local, send.remote, send.remote_port) == (SECOND_ADDRESS, FIRST, 40001)
+    cache.hear(send)
+    assert cache.last is not None
+    assert cache.last.identity.sent_to == SECOND_ADDRESS
+    assert cache.last.identity.router_id == ROUTER_ID
+
+
+def test_a_stale_receive_id_is_answered_but_is_no_sign_of_life() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    for _ in range(3):
+        stage.wait(9)
+        assert only(stage.send(cache, cache.here_i_am(receive_id=7)), Send)
+    lost = only(stage.wait(4), CacheLost)
+    assert [each.cache for each in lost] == [FIRST]
+
+
+def test_each_answer_has_a_receive_id_of_its_own_and_never_zero() -> None:
+    stage = Stage()
+    stage.router.groups[WEB_CACHE].receive_id = 0xFFFFFFFE
+    first, second = stage.joined(FIRST, SECOND)
+    seen = set()
+    for _ in range(6):
+        for cache in (first, second):
+            stage.hello(cache)
+            assert cache.last is not None
+            seen.add(cache.last.identity.receive_id)
+    assert len(seen) == 12
+    assert 0 not in seen
+
+
+def test_the_thirty_third_cache_is_refused() -> None:
+    stage = Stage()
+    stage.joined(*(FIRST + i for i in range(32)))
+    late = stage.cache(FIRST + 32)
+    assert reason(stage.hello(late)) is Refusal.GROUP_FULL
+
+
+def test_a_cache_that_defines_the_service_differently_is_refused() -> None:
+    key = ServiceKey(ServiceType.DYNAMIC, 70)
+    flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.PORTS_DEFINED
+    stage = Stage(key=key)
+    stage.hello(stage.cache(FIRST, service=ServiceInfo.dynamic(70, 10, 6, flags, (443,))))
+    other = stage.cache(SECOND, service=ServiceInfo.dynamic(70, 10, 6, flags, (8443,)))
+    assert reason(stage.hello(other)) is Refusal.DEFINITION_DIFFERS
+    same_but_priority = stage.cache(SECOND, service=ServiceInfo.dynamic(70, 99, 6, flags, (443,)))
+    assert not only(stage.hello(same_but_priority), Refused)
+
+
+def test_a_cache_that_wants_what_we_do_not_offer_is_told_our_offer_and_not_used() -> None:
+    stage = Stage()
+    wants_l2 = Capabilities(forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.MASK)
+    cache = stage.cache(FIRST, capabilities=wants_l2)
+    stage.hello(cache)
+    outputs = stage.live(10, cache)
+    (event,) = only(outputs, CacheIncompatible)
+    assert event.reason == "it asks for forwarding L2, this group offers GRE"
+    assert cache.last is not None
+    assert cache.last.capabilities is not None
+    assert cache.last.capabilities.forwarding is ForwardingMethod.GRE
+    assert stage.state(FIRST) is CacheState.INCOMPATIBLE
+    assert not only(stage.live(10, cache), CacheIncompatible), "the same complaint twice"
+
+
+def test_a_cache_without_capabilities_means_the_defaults() -> None:
+    stage = Stage()
+    stage.joined(FIRST, capabilities=None)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+# Authentication
+
+
+def test_messages_of_the_wrong_password_are_refused_with_what_is_wrong() -> None:
+    stage = Stage()
+    assert reason(stage.hello(stage.cache(FIRST, password=b"guess"))) is Refusal.AUTHENTICATION_WRONG
+    assert reason(stage.hello(stage.cache(FIRST, password=None))) is Refusal.AUTHENTICATION_MISSING
+    assert stage.group.caches == ()
+
+
+def test_an_md5_digest_where_no_password_is_configured_is_refused() -> None:
+    stage = Stage(passwords=())
+    assert reason(stage.hello(stage.cache(FIRST))) is Refusal.AUTHENTICATION_UNEXPECTED
+
+
+def test_any_of_two_passwords_is_accepted_and_the_first_is_ours() -> None:
+    stage = Stage(passwords=(b"new", b"old"))
+    cache = stage.cache(FIRST, password=b"old")
+    (send,) = only(stage.hello(cache), Send)
+    from wccpd.wire.security import check_digest
+
+    assert check_digest(send.datagram, b"new")
+
+
+def test_strangers_to_the_group_list_are_refused() -> None:
+    stage = Stage(group_list=(IPv4Network("10.100.2.0/24"),))
+    assert reason(stage.hello(stage.cache(FIRST))) is Refusal.NOT_IN_GROUP_LIST
+
+
+def test_an_identity_that_is_not_the_source_is_refused() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST)
+    outputs = stage.router.receive(cache.here_i_am(), SECOND, 2048, ROUTER_ID, stage.now)
+    assert reason(outputs) is Refusal.SOURCE_MISMATCH
+
+
+@pytest.mark.parametrize(
+    "address", [ROUTER_ID, SECOND_ADDRESS, IPv4Address("0.0.0.0"), IPv4Address("224.0.0.5")]
+)
+def test_addresses_that_cannot_be_a_cache_are_refused(address: IPv4Address) -> None:
+    stage = Stage()
+    assert reason(stage.hello(stage.cache(address))) is Refusal.BAD_CACHE_ADDRESS
+
+
+def test_unknown_services_and_messages_for_caches_are_refused() -> None:
+    stage = Stage()
+    stranger = stage.cache(FIRST, service=ServiceInfo(ServiceType.STANDARD, 5))
+    assert reason(stage.hello(stranger)) is Refusal.UNKNOWN_SERVICE
+    cache = stage.cache(FIRST)
+    (send,) = only(stage.hello(cache), Send)
+    assert reason(stage.send(cache, send.datagram)) is Refusal.UNEXPECTED_MESSAGE
+
+
+# Assignment
+
+
+def test_the_designated_caches_assignment_is_taken_and_shown() -> None:
+    stage = Stage()
+    first, second = stage.joined(FIRST, SECOND)
+    outputs = stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    (event,) = only(outputs, AssignmentChanged)
+    assert (event.assigned_by, event.moved_buckets, event.assigned_buckets) == (AssignedBy.CACHE, 256, 256)
+    stage.hello(second)
+    assert second.last is not None
+    assert second.last.view.key.address == FIRST
+    assert not any(each.is_unassigned for each in second.last.view.caches)
+    assert stage.group.designated == FIRST
+    assert stage.group.bucket_owners[:2] == (FIRST, SECOND)
+
+
+def test_a_squid_that_echoes_but_never_assigns_gets_the_routers_assignment() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    assert stage.group.assigned_by is AssignedBy.NOBODY
+    outputs = stage.live(30, cache)
+    (event,) = only(outputs, AssignmentChanged)
+    assert (event.assigned_by, event.assigned_buckets) == (AssignedBy.ROUTER, 256)
+    (view,) = stage.group.caches
+    assert view.rung is Rung.ROUTER_ASSIGNS
+    assert "no valid REDIRECT_ASSIGN" in view.reason
+
+
+def test_once_the_router_had_to_assign_the_next_member_does_not_wait() -> None:
+    stage = Stage()
+    (first,) = stage.joined(FIRST)
+    stage.live(30, first)
+    second = stage.cache(SECOND)
+    stage.hello(second)
+    stage.live(10, first, second)
+    assert [cache.buckets for cache in stage.group.caches] == [128, 128]
+
+
+def test_a_late_assignment_of_a_cache_still_wins_over_the_routers() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.live(40, cache)
+    stage.send(cache, cache.redirect_assign((FIRST,)))
+    assert stage.group.assigned_by is AssignedBy.CACHE
+
+
+def test_policy_router_assigns_at_once_and_refuses_assignments() -> None:
+    stage = Stage(policy=AssignmentPolicy.ROUTER)
+    (cache,) = stage.joined(FIRST)
+    assert stage.group.assigned_by is AssignedBy.ROUTER
+    assert reason(stage.send(cache, cache.redirect_assign((FIRST,)))) is Refusal.ROUTER_ASSIGNS
+
+
+def test_policy_cache_flushes_an_assignment_that_is_not_renewed_after_a_change() -> None:
+    stage = Stage(policy=AssignmentPolicy.CACHE)
+    first, _ = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    stage.live(30, first)
+    assert stage.group.assigned_by is AssignedBy.CACHE
+    assert set(stage.group.bucket_owners) == {FIRST}
+    stage.live(60, first)
+    assert stage.group.assigned_by is AssignedBy.NOBODY
+    assert set(stage.group.bucket_owners) == {None}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"receive_id": 5}, Refusal.STALE_RECEIVE_ID),
+        ({"change_number": 5}, Refusal.STALE_CHANGE_NUMBER),
+    ],
+)
+def test_a_stale_assignment_is_refused(change: dict[str, int], expected: Refusal) -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    assert reason(stage.send(cache, cache.redirect_assign((FIRST,), **change))) is expected
+    assert stage.group.assigned_by is AssignedBy.NOBODY
+
+
+def test_an_assignment_of_a_cache_that_is_not_usable_is_refused() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST)
+    stage.hello(cache)
+    assert reason(stage.send(cache, cache.redirect_assign((FIRST,)))) is Refusal.NOT_A_USABLE_CACHE
+
+
+# The ladder
+
+
+def test_a_squid_5_7_climbs_down_the_ladder_and_ends_with_all_buckets() -> None:
+    stage = Stage()
+    squid = stage.cache(FIRST, reads_standard=False)
+    outputs = stage.hello(squid)
+    outputs += stage.live(20, squid)
+    (rung,) = only(outputs, RungChanged)
+    assert rung.rung is Rung.DUAL_VALID
+    assert squid.last is not None, "the third answer is of the dual-valid form"
+    stage.live(10, squid)
+    assert stage.state(FIRST) is CacheState.USABLE
+    stage.live(30, squid)
+    (view,) = stage.group.caches
+    assert (view.buckets, view.rung) == (256, Rung.ROUTER_ASSIGNS)
+    assert "Squid 4.17 to 7.6" in view.reason
+
+
+def test_two_lost_answers_do_not_condemn_a_correct_cache_for_ever() -> None:
+    stage = Stage()
+    strict = stage.cache(FIRST, reads_standard=False, reads_dual_valid=False)
+    stage.hello(strict)
+    stage.live(30, strict)
+    strict.reads_standard = True
+    stage.live(30, strict)
+    assert stage.state(FIRST) is CacheState.USABLE
+    assert stage.group.caches[0].rung is Rung.STANDARD
+
+
+def test_a_squid_that_comes_back_rejoins_with_the_form_that_it_can_read() -> None:
+    stage = Stage()
+    squid = stage.cache(FIRST, reads_standard=False)
+    stage.hello(squid)
+    stage.live(40, squid)
+    stage.wait(40)
+    assert stage.group.caches == ()
+    squid.last = None
+    stage.hello(squid)
+    stage.live(10, squid)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+# Leaving
+
+
+def test_a_silent_cache_is_queried_after_25_seconds_and_gone_after_30() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.wait(24.9)
+    assert cache.queried is None
+    stage.wait(0.2)
+    assert cache.queried is not None
+    assert stage.state(FIRST) is CacheState.USABLE
+    lost = only(stage.wait(5), CacheLost)
+    assert [each.cache for each in lost] == [FIRST]
+    assert stage.group.caches == ()
+    assert stage.group.definition is None
+
+
+def test_the_removal_query_does_not_make_the_last_answer_stale() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.wait(26)
+    stage.hello(cache)
+    stage.wait(20)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+def test_the_buckets_of_a_lost_cache_are_covered_at_once_and_no_other_moves() -> None:
+    stage = Stage()
+    first, second = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    before = stage.group.bucket_owners
+    assert set(before) == {FIRST, SECOND}
+    number = stage.group.change_number
+    stage.live(30, second)
+    after = stage.group.bucket_owners
+    assert set(after) == {SECOND}
+    assert all(new == old for old, new in zip(before, after, strict=True) if old == SECOND)
+    assert stage.group.change_number == number + 1
+    assert stage.group.designated is None
+
+
+def test_a_cache_that_says_shutdown_is_out_at_once_and_acknowledged() -> None:
+    stage = Stage()
+    first, second = stage.joined(FIRST, SECOND)
+    stage.live(30, first, second)
+    outputs = stage.send(first, first.here_i_am(shutdown=True))
+    assert [each.cache for each in only(outputs, CacheLost)] == [FIRST]
+    assert first.last is not None
+    assert first.last.shutdown_response == FIRST
+    assert set(stage.group.bucket_owners) == {SECOND}
+    stage.hello(second)
+    assert second.last is not None
+    assert second.last.shutdown_response is None
+    stage.live(10, first, second)
+    assert stage.state(FIRST) is CacheState.SHUTDOWN
+    stage.live(40, second)
+    assert [cache.address for cache in stage.group.caches] == [SECOND]

@@ -1,0 +1,87 @@
+"""From the operator's configuration to the settings of each part. The only module that knows all vocabularies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gre.tunnel import GreDevice
+from wccpd.plan.compile import Policy
+from wccpd.plan.marks import MarkLayout
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings, Timers
+from wccpd.wire.elements import ServiceKey
+from wccpd.wire.enums import ServiceType
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from config import Config
+    from config.model import Service, Tunnel
+
+
+def service_key(service: Service) -> ServiceKey:
+    """The group identity behind a configured service: `web-cache` is standard service 0, numbers are dynamic."""
+    if service.service == "web-cache":
+        return ServiceKey(ServiceType.STANDARD, 0)
+    return ServiceKey(ServiceType.DYNAMIC, int(service.service))
+
+
+def engine_settings(config: Config, first_number: int) -> EngineSettings:
+    """Settings of the protocol engine.
+
+    Args:
+        config: The validated configuration.
+        first_number: Where change numbers and Receive IDs start, 1 to 2^32-1.
+    """
+    return EngineSettings(
+        router_id=config.router.id,
+        addresses=wccp_addresses(config),
+        services=tuple(_service_settings(service) for service in config.services),
+        first_number=first_number,
+    )
+
+
+def wccp_addresses(config: Config) -> tuple[IPv4Address, ...]:
+    """Every address on which we listen for HERE_I_AM, the Router ID first."""
+    return tuple(dict.fromkeys((config.router.id, *config.router.addresses)))
+
+
+def _service_settings(service: Service) -> ServiceSettings:
+    password = service.password.get_secret_value() if service.password is not None else None
+    return ServiceSettings(
+        key=service_key(service),
+        passwords=(password,) if password is not None else (),
+        group_list=service.group_list,
+        policy=AssignmentPolicy(service.assignment.value),
+        timers=Timers(assignment_wait_seconds=float(service.assignment_wait_seconds)),
+    )
+
+
+def policy(config: Config) -> Policy:
+    """What the plan needs to know."""
+    kernel = config.kernel
+    devices = tuple(tunnel_device(config, tunnel) for tunnel in config.tunnels)
+    return Policy(
+        router_id=config.router.id,
+        services=tuple(service_key(service) for service in config.services),
+        tunnels=devices,
+        ingress=(*(device.name for device in devices), *config.redirect.interfaces),
+        never=config.redirect.never,
+        device_prefix=kernel.device_prefix,
+        marks=MarkLayout(kernel.mark_shift),
+        table_base=kernel.table_base,
+        rule_priority=kernel.rule_priority,
+        route_protocol=kernel.route_protocol,
+        nft_table=kernel.nft_table,
+    )
+
+
+def tunnel_device(config: Config, tunnel: Tunnel) -> GreDevice:
+    """The GRE device of a Transit Gateway Connect peer."""
+    return GreDevice(
+        name=config.device_name(tunnel),
+        local=tunnel.local,
+        remote=tunnel.remote,
+        ttl=tunnel.ttl,
+        mtu_bytes=tunnel.mtu_bytes,
+        addresses=(tunnel.inside_interface,),
+    )

@@ -1,0 +1,39 @@
+"""structlog set up for the journal: text on a terminal, JSON lines elsewhere. Level by blame.
+
+The peer's faults are warnings at most and rate-limited (`daemon.refusals`), ours are errors with a trace,
+a change of state is one line at info.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from config.model import Log
+
+
+def configure(settings: Log) -> None:
+    """Set the process's logging up from the configuration."""
+    text = settings.format.value == "text" or (settings.format.value == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelName(settings.level.value.upper())
+        ),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,110 @@
+"""The WCCP side of the shell: sockets and one timer around the engine.
+
+Every datagram goes through the engine in the order in which it arrived, and what the engine says is sent
+before the next is read. When the engine's picture may have changed, the newest view is handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wccpd.daemon.refusals import Refusals
+from wccpd.daemon.udp import WccpSocket
+from wccpd.protocol.outputs import Refused, Send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ipaddress import IPv4Address
+
+    from wccpd.protocol.outputs import Event, Output
+    from wccpd.protocol.router import Router
+    from wccpd.protocol.view import RouterView
+
+log = structlog.get_logger("wccpd.wccp")
+
+IDLE_SECONDS = 60.0
+
+
+class WccpSpeaker:
+    """Owns the engine and the sockets; `on_view` gets every new picture."""
+
+    def __init__(self, router: Router, on_view: Callable[[RouterView], None]) -> None:
+        self.router = router
+        self.refusals = Refusals()
+        self._on_view = on_view
+        self._sockets = {local: WccpSocket(local) for local in router.settings.addresses}
+        self._rearm = asyncio.Event()
+
+    async def open(self) -> None:
+        """Bind all addresses.
+
+        Raises:
+            OSError: One of them is not local, or port 2048 is taken there.
+        """
+        for sock in self._sockets.values():
+            await sock.open()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for sock in self._sockets.values():
+                tasks.create_task(sock.serve(self._receive), name=f"wccp {sock.local}")
+            tasks.create_task(self._keep_time(), name="wccp timer")
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets.values():
+            sock.close()
+
+    def _receive(self, datagram: bytes, source: IPv4Address, port: int, local: IPv4Address) -> None:
+        now = time.monotonic()
+        self._carry_out(self.router.receive(datagram, source, port, local, now), now)
+        self._rearm.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            deadline = self.router.next_deadline()
+            wait = IDLE_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+            self._rearm.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._rearm.wait()
+            except TimeoutError:
+                now = time.monotonic()
+                self._carry_out(self.router.tick(now), now)
+
+    def _carry_out(self, outputs: tuple[Output, ...], now: float) -> None:
+        changed = False
+        for output in outputs:
+            match output:
+                case Send(datagram, local, remote, port):
+                    self._sockets[local].send(datagram, remote, port)
+                case Refused():
+                    self._refuse(output, now)
+                case _:
+                    changed = True
+                    report(output)
+        if changed:
+            self._on_view(self.router.view())
+
+    def _refuse(self, refused: Refused, now: float) -> None:
+        if self.refusals.add(refused, now):
+            log.warning(
+                "datagram_refused",
+                reason=refused.reason.value,
+                source=str(refused.source),
+                service=str(refused.service) if refused.service is not None else None,
+                detail=refused.detail,
+            )
+
+
+def report(event: Event) -> None:
+    """One line in the log for a change of state. The event's name is its type in snake case."""
+    name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
+    fields = {key: str(value) for key, value in asdict(event).items() if key != "service"}
+    log.info(name.lstrip("_"), service=str(event.service), **fields)

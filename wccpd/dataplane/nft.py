@@ -1,0 +1,111 @@
+"""Our nftables table through libnftables: one transaction at a time in, JSON listings out.
+
+Writing is nft's own text, since that is what an operator can read and try by hand; reading is JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import nftables
+
+from wccpd.errors import KernelError
+from wccpd.plan.diff import ObservedTable
+
+Json = Any
+"""A piece of a libnftables-json(5) listing."""
+
+
+class Nft:
+    """A libnftables context. To be used from one thread, in the network namespace where it was made."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self._context = nftables.Nftables()
+        self._context.set_json_output(True)
+        self._context.set_numeric_proto_output(True)
+
+    def run(self, transaction: str) -> None:
+        """Commit one transaction, all or nothing.
+
+        Raises:
+            KernelError: libnftables or the kernel refused it; nothing was changed.
+        """
+        code, _, error = self._context.cmd(transaction)
+        if code != 0:
+            raise KernelError(f"nft table {self.table}", "change", 0, _first_line(error))
+
+    def observe(self) -> ObservedTable | None:
+        """The table as it is, None when there is none.
+
+        Raises:
+            KernelError: nftables cannot be listed at all.
+        """
+        code, output, error = self._context.cmd("list tables ip")
+        if code != 0:
+            raise KernelError("nft tables", "list", 0, _first_line(error))
+        if not any(item["table"]["name"] == self.table for item in _objects(output) if "table" in item):
+            return None
+        code, output, error = self._context.cmd(f"list table ip {self.table}")
+        if code != 0:
+            raise KernelError(f"nft table {self.table}", "list", 0, _first_line(error))
+        table = read_table(_objects(output))
+        if not table.is_ours:
+            raise KernelError(
+                f"nft table {self.table}",
+                "adopt",
+                errno.EEXIST,
+                "somebody else's; kernel.nft_table names ours",
+            )
+        return table
+
+
+def read_table(objects: list[Json]) -> ObservedTable:
+    """Turn the objects of one table's JSON listing into an `ObservedTable`."""
+    counters: dict[str, tuple[int, int]] = {}
+    sets: dict[str, frozenset[str]] = {}
+    maps: dict[str, dict[str, str]] = {}
+    chains: dict[str, list[str]] = {}
+    for item in objects:
+        ((kind, body),) = item.items()
+        match kind:
+            case "counter":
+                counters[body["name"]] = (body["packets"], body["bytes"])
+            case "set":
+                sets[body["name"]] = frozenset(_text(element) for element in body.get("elem", ()))
+            case "map":
+                maps[body["name"]] = {_text(key): _text(value) for key, value in body.get("elem", ())}
+            case "chain":
+                chains[body["name"]] = []
+            case "rule":
+                chains[body["chain"]].append(body.get("comment", ""))
+    return ObservedTable(counters, sets, maps, {name: tuple(comments) for name, comments in chains.items()})
+
+
+def _text(element: Json) -> str:
+    """An element in the spelling that `plan.model` uses."""
+    match element:
+        case {"prefix": {"addr": address, "len": length}}:
+            return f"{address}/{length}"
+        case {"range": [first, last]}:
+            return f"{first}-{last}"
+        case {"jump": {"target": chain}}:
+            return f"jump {chain}"
+        case {"goto": {"target": chain}}:
+            return f"goto {chain}"
+        case {"elem": {"val": value}}:
+            return _text(value)
+        case _:
+            return str(element)
+
+
+def _objects(output: str) -> list[Json]:
+    if not output:
+        return []
+    return [item for item in json.loads(output)["nftables"] if "metainfo" not in item]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().partition("\n")[0]

@@ -1,0 +1,120 @@
+"""One web-cache's life in one service group.
+
+    first HERE_I_AM -> NEGOTIATING --echo, compatible--> USABLE --silence 30 s--> gone
+                           |  ^                            |
+                           |  +---- selection fixed        +--SHUTDOWN--> SHUTDOWN --silence--> gone
+                           +--echo, incompatible--> INCOMPATIBLE
+
+A cache echoes when a HERE_I_AM carries the Receive ID that we last sent to it (draft 4.3). Only an echo
+counts as a sign of life: a cache that cannot read our answers cannot be trusted with traffic.
+
+The form of the I_SEE_YOU is chosen here. Squid 4.17 to 7.6 cannot read a standard one: after two that
+were not echoed we send two of the dual-valid form, then two standard ones again, and so on, so that two
+lost datagrams do not condemn a correct cache for ever. A form that was echoed is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from wccpd.protocol.capability import Selection
+from wccpd.protocol.view import CacheState, Rung
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from wccpd.wire.identity import WebCacheIdentity
+    from wccpd.wire.reader import IPAddress
+
+ATTEMPTS_PER_FORM = 2
+"""I_SEE_YOUs of one form that may go unechoed before the other form is tried."""
+
+
+@dataclass(slots=True)
+class Member:
+    """What a group remembers of one cache. Owned and changed by `group.Group` alone."""
+
+    address: IPv4Address
+    identity: WebCacheIdentity
+    """Its Web-Cache Identity element as it sent it: weight and status are redistributed unchanged."""
+    state: CacheState = CacheState.NEGOTIATING
+    selection: Selection = field(default_factory=Selection)
+    fault: str = ""
+    """Why it is incompatible; empty otherwise."""
+    dual_valid: bool = False
+    """Send it the dual-valid I_SEE_YOU."""
+    unechoed: int = 0
+    """I_SEE_YOUs of the present form without an echo."""
+    ever_echoed: bool = False
+    expected_ids: tuple[int, ...] = ()
+    """Receive IDs that count as an echo: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since. A Squid
+    never reads the query, so the older one must stay good."""
+    resumed_id: int | None = None
+    """After a restart: the last Receive ID known to have been sent; see `is_echo`."""
+    routers: tuple[IPAddress, ...] = ()
+    """Router IDs in its Cache View."""
+    local: IPv4Address | None = None
+    """Our address that it talks to (Sent-To of the answers)."""
+    port: int = 2048
+    last_heard: float = 0.0
+    """Any HERE_I_AM of its."""
+    last_echo: float = 0.0
+    """The last HERE_I_AM that counted."""
+    usable_since: float | None = None
+    query_sent: bool = False
+
+    @property
+    def weight(self) -> int:
+        """Its own weight, 0 to 65535; 0 when its identity element carries none."""
+        return self.identity.weight
+
+    def is_echo(self, receive_id: int) -> bool:
+        """Whether a HERE_I_AM with this Receive ID proves that the cache reads our answers.
+
+        State is saved less often than I_SEE_YOUs are sent, so the first HERE_I_AM after a restart may
+        carry an ID somewhat newer than the saved one; it is accepted once, within `RESUME_WINDOW`.
+        """
+        if receive_id == 0:
+            return False
+        if receive_id in self.expected_ids:
+            return True
+        if self.resumed_id is None:
+            return False
+        return 0 <= receive_id - self.resumed_id <= RESUME_WINDOW
+
+    def sent(self, receive_id: int) -> None:
+        """Note an I_SEE_YOU on its way to the cache."""
+        self.expected_ids = (receive_id,)
+        self.resumed_id = None
+        self.unechoed += 1
+
+    def queried(self, receive_id: int) -> None:
+        """Note a REMOVAL_QUERY on its way to the cache."""
+        self.expected_ids = (*self.expected_ids[:1], receive_id)
+        self.query_sent = True
+
+    def echoed(self, now: float) -> None:
+        """Note a HERE_I_AM that counts."""
+        self.unechoed = 0
+        self.ever_echoed = True
+        self.last_echo = now
+        self.query_sent = False
+
+    def choose_form(self) -> bool:
+        """Switch the form of the next I_SEE_YOU if it is time to; tell whether it was switched."""
+        if self.unechoed < ATTEMPTS_PER_FORM or self.ever_echoed:
+            return False
+        self.dual_valid = not self.dual_valid
+        self.unechoed = 0
+        return True
+
+    def rung(self, router_assigns: bool) -> Rung:
+        """Where the cache stands on the ladder."""
+        if router_assigns and self.state is CacheState.USABLE:
+            return Rung.ROUTER_ASSIGNS
+        return Rung.DUAL_VALID if self.dual_valid else Rung.STANDARD
+
+
+RESUME_WINDOW = 4096
+"""Receive IDs past the saved one that a resumed cache may echo: ten minutes of 32 caches at 5 a second."""

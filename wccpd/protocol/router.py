@@ -1,0 +1,192 @@
+"""The engine: every service group of one router.
+
+Contract. `receive(datagram, source, source_port, local, now)` and `tick(now)` return tuples of outputs;
+`next_deadline()` is the only timer; `view()` is frozen. Datagrams must be given in the order in which they
+arrived, and what `receive` says must be sent before the next one is given: a cache may use the Receive ID of
+an answer that is still on its way. Remote bytes never make it raise: a refusal is an output with a reason.
+
+The order of checks is cheap and harmless first: framing, service, group list, digest, then the rest of the
+message, and only then the state of the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from wccpd.protocol.group import Group
+from wccpd.protocol.outputs import Fault, Output, Refusal, Refused, Send
+from wccpd.protocol.view import RouterView
+from wccpd.wire.errors import WireError
+from wccpd.wire.messages import (
+    HereIAm,
+    ISeeYou,
+    RedirectAssign,
+    RemovalQuery,
+    decode_message,
+    encode_message,
+    peek_service,
+)
+from wccpd.wire.security import KeyVariant, matching_key_variant, peek_security
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from wccpd.protocol.membership import Member
+    from wccpd.protocol.settings import EngineSettings, ServiceSettings
+    from wccpd.wire.elements import ServiceKey
+    from wccpd.wire.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a datagram came from and which of our addresses it was sent to."""
+
+    address: IPv4Address
+    port: int
+    local: IPv4Address
+
+
+class Router:
+    """All service groups; see the module's contract."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self._addresses = frozenset((settings.router_id, *settings.addresses))
+        self.groups: dict[ServiceKey, Group] = {
+            service.key: Group(service, settings.router_id, self._addresses, settings.first_number)
+            for service in settings.services
+        }
+
+    def receive(
+        self, datagram: bytes, source: IPv4Address, source_port: int, local: IPv4Address, now: float
+    ) -> tuple[Output, ...]:
+        """Take one datagram from UDP port 2048.
+
+        Args:
+            datagram: What arrived.
+            source: Its source address, to which the answer goes.
+            source_port: Its source port, 1 to 65535.
+            local: The address of ours that it was sent to, from which the answer goes.
+            now: Monotonic time in seconds.
+        """
+        origin = _Origin(source, source_port, local)
+        try:
+            service = peek_service(datagram)
+        except WireError as error:
+            return (Refused(error.reason, source, None, str(error)),)
+        group = self.groups.get(service.key)
+        if group is None:
+            unknown = Fault(Refusal.UNKNOWN_SERVICE, "the service is not configured")
+            return _refused(unknown, origin, service.key)
+        fault = _denied(datagram, source, group.settings)
+        if fault is not None:
+            return _refused(fault, origin, service.key)
+        try:
+            message = decode_message(datagram)
+        except WireError as error:
+            return (Refused(error.reason, source, service.key, str(error)),)
+        return self._take(message, group, origin, now)
+
+    def tick(self, now: float) -> tuple[Output, ...]:
+        """Do what is due; call it at `next_deadline()` or later."""
+        outputs: list[Output] = []
+        for group in self.groups.values():
+            outputs += group.expire(now)
+            for member, query in group.queries(now):
+                if member.local is not None:
+                    datagram = encode_message(query, password=_own_password(group.settings))
+                    outputs.append(Send(datagram, member.local, member.address, member.port))
+        return tuple(outputs)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` next has something to do; None when nothing is pending."""
+        return min((when for group in self.groups.values() for when in group.deadlines()), default=None)
+
+    def view(self) -> RouterView:
+        """A frozen picture of everything."""
+        return RouterView(tuple(group.view() for group in self.groups.values()))
+
+    def _take(self, message: Message, group: Group, origin: _Origin, now: float) -> tuple[Output, ...]:
+        match message:
+            case HereIAm():
+                return self._here_i_am(message, group, origin, now)
+            case RedirectAssign():
+                taken = group.redirect_assign(message, origin.address)
+                return _refused(taken, origin, group.settings.key) if isinstance(taken, Fault) else taken
+            case ISeeYou() | RemovalQuery():
+                fault = Fault(Refusal.UNEXPECTED_MESSAGE, f"a router does not take {message}")
+                return _refused(fault, origin, group.settings.key)
+            case _:
+                assert_never(message)
+
+    def _here_i_am(self, message: HereIAm, group: Group, origin: _Origin, now: float) -> tuple[Output, ...]:
+        fault = self._identity_fault(message, origin)
+        if fault is not None:
+            return _refused(fault, origin, group.settings.key)
+        admitted = group.admit(message, origin.address, now)
+        if isinstance(admitted, Fault):
+            return _refused(admitted, origin, group.settings.key)
+        member = group.members[origin.address]
+        member.local, member.port = origin.local, origin.port
+        events = group.here_i_am(message, member, now)
+        return (*admitted, *events, _answer(group, member, origin))
+
+    def _identity_fault(self, message: HereIAm, origin: _Origin) -> Fault | None:
+        address = message.identity.address
+        if (
+            address in self._addresses
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_reserved
+        ):
+            return Fault(Refusal.BAD_CACHE_ADDRESS, f"{address} cannot be a cache")
+        if address != origin.address:
+            return Fault(Refusal.SOURCE_MISMATCH, f"it says it is {address}: NAT or a forged identity")
+        if message.shutdown is not None and message.shutdown != address:
+            return Fault(Refusal.COMMAND_ADDRESS_MISMATCH, f"its SHUTDOWN names {message.shutdown}")
+        return None
+
+
+def _answer(group: Group, member: Member, origin: _Origin) -> Send:
+    """The I_SEE_YOU, to the exact source and from the very address that was asked."""
+    datagram = encode_message(
+        group.answer(member), password=_own_password(group.settings), dual_valid=member.dual_valid
+    )
+    return Send(datagram, origin.local, origin.address, origin.port)
+
+
+def _refused(fault: Fault, origin: _Origin, service: ServiceKey) -> tuple[Output, ...]:
+    return (Refused(fault.reason, origin.address, service, fault.detail),)
+
+
+def _own_password(settings: ServiceSettings) -> bytes | None:
+    return settings.passwords[0] if settings.passwords else None
+
+
+def _denied(datagram: bytes, source: IPv4Address, settings: ServiceSettings) -> Fault | None:
+    """Whether the sender may speak to this group at all: group list, then digest."""
+    if settings.group_list and not any(source in network for network in settings.group_list):
+        return Fault(Refusal.NOT_IN_GROUP_LIST, f"{source} is not in the group list")
+    signed = peek_security(datagram)
+    if not settings.passwords:
+        unexpected = Fault(
+            Refusal.AUTHENTICATION_UNEXPECTED, "it sends an MD5 digest, the service has no password here"
+        )
+        return unexpected if signed else None
+    if not signed:
+        return Fault(
+            Refusal.AUTHENTICATION_MISSING, "it sends no MD5 digest, the service has a password here"
+        )
+    return _digest_fault(datagram, settings.passwords)
+
+
+def _digest_fault(datagram: bytes, passwords: tuple[bytes, ...]) -> Fault | None:
+    variants = [matching_key_variant(datagram, password) for password in passwords]
+    if KeyVariant.EXACT in variants:
+        return None
+    for variant in variants:
+        if variant is not None:
+            detail = f"the password is right, its MD5 key is not: {variant.explanation}"
+            return Fault(Refusal.AUTHENTICATION_WRONG, detail)
+    return Fault(Refusal.AUTHENTICATION_WRONG, "wrong password")

@@ -1,0 +1,86 @@
+"""Frozen read-outs of the engine: what the plan compiles and what status shows.
+
+Times are the engine's own `now` values (a monotonic clock); whoever renders them subtracts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from wccpd.wire.components import ServiceInfo
+    from wccpd.wire.elements import ServiceKey
+
+
+class CacheState(StrEnum):
+    """Where a cache stands in its group."""
+
+    NEGOTIATING = "negotiating"
+    """We answer; it has not echoed our Receive ID yet."""
+    INCOMPATIBLE = "incompatible"
+    """It echoes, but selected a method that we do not offer."""
+    USABLE = "usable"
+    SHUTDOWN = "shutdown"
+    """It sent SHUTDOWN; acknowledged until it falls silent."""
+
+
+class Rung(StrEnum):
+    """The compatibility ladder (ARCHITECTURE.md, "The ladder"), from the draft's own way downwards."""
+
+    STANDARD = "standard"
+    """A standard I_SEE_YOU."""
+    DUAL_VALID = "dual-valid"
+    """The I_SEE_YOU that correct and broken Squids can both read, after two standard ones went unechoed."""
+    ROUTER_ASSIGNS = "router-assigns"
+    """Echoed, but no valid REDIRECT_ASSIGN came in time: the router assigned the buckets itself."""
+
+
+class AssignedBy(StrEnum):
+    """Whose assignment is in force."""
+
+    NOBODY = "nobody"
+    CACHE = "cache"
+    ROUTER = "router"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """One cache of one group."""
+
+    address: IPv4Address
+    state: CacheState
+    rung: Rung
+    reason: str
+    """One line: what we know about why it stands there."""
+    forwarding: str
+    packet_return: str
+    weight: int
+    buckets: int
+    last_heard: float
+    usable_since: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """One service group."""
+
+    key: ServiceKey
+    definition: ServiceInfo | None
+    """What the first cache said the service is; None while the group is empty."""
+    caches: tuple[CacheView, ...]
+    bucket_owners: tuple[IPv4Address | None, ...] = field(repr=False)
+    """256 entries."""
+    assigned_by: AssignedBy
+    designated: IPv4Address | None
+    change_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    """All groups, in the order of the settings."""
+
+    groups: tuple[GroupView, ...]
