@@ -1,0 +1,17 @@
+"""Exit codes of `wccpd` and `wccpctl`: part of their interface, for scripts and for systemd."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED = 1
+    """Something else went wrong; standard error says what."""
+    CONFIG = 2
+    """The configuration file or the command line is wrong; nothing was touched, systemd does not restart."""
+    UNREACHABLE = 3
+    """`wccpctl` could not ask the daemon."""

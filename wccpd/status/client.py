@@ -1,0 +1,83 @@
+"""A client of the control API: HTTP over a unix socket with the standard library, errors in words.
+
+For commands that ask once and end. Knows nothing of what the answers mean.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIMEOUT_SECONDS = 5.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class UnreachableError(Exception):
+    """The daemon could not be asked, or did not answer as a wccpd does. The text says why, for people."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP/1.1 over a unix socket."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_seconds)
+        self.sock.connect(str(self._path))
+
+
+def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> object:
+    """Get one resource of the control API as plain JSON values.
+
+    Args:
+        socket_path: the daemon's control socket.
+        resource: the path, e.g. `/v1/status`.
+        timeout_seconds: for each step of the exchange.
+
+    Raises:
+        UnreachableError: no daemon, no permission, no answer in time, an error answer.
+    """
+    connection = _UnixConnection(socket_path, timeout_seconds)
+    try:
+        connection.request("GET", resource)
+        response = connection.getresponse()
+        body = response.read(MAX_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise UnreachableError(_in_words(error, socket_path, timeout_seconds)) from error
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise UnreachableError(
+            f"what answers at {socket_path} is not wccpd: its answer is no JSON"
+        ) from error
+    if response.status != http.client.OK:
+        reason = answer.get("error", response.reason) if isinstance(answer, dict) else response.reason
+        raise UnreachableError(f"wccpd answered {response.status}: {reason}")
+    return answer
+
+
+def _in_words(error: OSError | http.client.HTTPException, path: Path, timeout_seconds: float) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return f"wccpd is not running (no socket at {path})"
+        case ConnectionRefusedError():
+            return f"wccpd is not running (nobody listens at {path}, it was left behind)"
+        case PermissionError():
+            return f"no permission to ask wccpd at {path}: run as root or as a member of the socket's group"
+        case TimeoutError():
+            return f"wccpd did not answer at {path} within {timeout_seconds:g} s: it is stuck or overloaded"
+        case OSError():
+            return f"cannot ask wccpd at {path}: {(error.strerror or str(error)).lower()}"
+    return f"what answers at {path} is not wccpd: {type(error).__name__}"

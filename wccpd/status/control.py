@@ -1,0 +1,151 @@
+"""The control API: HTTP and JSON on a unix socket, read by `wccpctl` and by whoever may open the socket.
+
+`GET /v1/status` is the status tree, `GET /v1/version` the versions; every error is `{"error": "…"}`. Reads
+only: it is given a function that returns the newest status, and knows nothing else of the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Self
+
+import structlog
+from aiohttp import web
+
+from wccpd import __version__
+from wccpd.status.document import to_document
+from wccpd.status.view import SCHEMA_VERSION, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+    from types import TracebackType
+
+SOCKET_MODE = 0o660
+_BACKLOG = 16
+_SHUTDOWN_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class ControlSocketError(Exception):
+    """The control socket cannot be opened; the text says why, for people."""
+
+
+class ControlServer:
+    """Serves the control API while its `async with` block runs."""
+
+    def __init__(self, read_status: Callable[[], Status], socket_path: Path) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            read_status: returns the newest status tree; called in the event loop, once per request.
+            socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
+        """
+        self._path = socket_path
+        self._runner = web.AppRunner(
+            _application(read_status), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        self._identity: tuple[int, int] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            ControlSocketError: another daemon listens there, or the kernel refuses the socket.
+        """
+        listener = _listen(self._path)
+        self._identity = _identity(self._path)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop and remove the socket, unless another daemon has replaced it meanwhile."""
+        await self._runner.cleanup()
+        if self._identity is not None and self._identity == _identity(self._path):
+            self._path.unlink(missing_ok=True)
+
+
+def _application(read_status: Callable[[], Status]) -> web.Application:
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(to_document(read_status()))
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"software_version": __version__, "status_version": SCHEMA_VERSION})
+
+    application = web.Application(middlewares=[_errors_as_json])
+    application.router.add_get("/v1/status", status)
+    application.router.add_get("/v1/version", version)
+    return application
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer every error in JSON; a fault of ours is logged and does not end the daemon."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        message = f"{request.method} {request.path}: {error.reason.lower()}"
+        return web.json_response({"error": message}, status=error.status)
+    except Exception:
+        _log.exception("control_request_failed", path=request.path)
+        return web.json_response({"error": "internal error, see wccpd's log"}, status=500)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A bound socket that its owner and group may use; permissions are set before anybody can connect."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+    except OSError as error:
+        raise ControlSocketError(
+            f"cannot prepare {path}: {(error.strerror or str(error)).lower()}"
+        ) from error
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(path))
+        path.chmod(SOCKET_MODE)
+    except OSError as error:
+        listener.close()
+        raise ControlSocketError(
+            f"cannot listen at {path}: {(error.strerror or str(error)).lower()}"
+        ) from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that a killed daemon left behind.
+
+    Raises:
+        ControlSocketError: somebody listens on it, or it is another kind of file.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ControlSocketError(f"{path} is in the way: it is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        answer = probe.connect_ex(str(path))
+    if answer in {0, errno.EAGAIN}:
+        raise ControlSocketError(f"another wccpd is running: it listens at {path}")
+    path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        entry = os.lstat(path)
+        return entry.st_dev, entry.st_ino
+    return None
