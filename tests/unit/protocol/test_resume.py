@@ -1,0 +1,106 @@
+"""A restarted router goes on where the old one stopped."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+
+import pytest
+
+from tests.support.stage import FIRST, SECOND, Stage
+from wccpd.protocol.outputs import CacheLost, Send
+from wccpd.protocol.resume import dump, restore
+from wccpd.protocol.router import Router
+from wccpd.protocol.view import AssignedBy, CacheState
+
+
+def restarted(stage: Stage, *, members: bool = True) -> None:
+    """Replace the stage's router by a new one that has read what the old one wrote."""
+    state = json.loads(json.dumps(dump(stage.router)))
+    stage.router = Router(stage.router.settings)
+    restore(stage.router, state, stage.now, members=members)
+
+
+def test_no_cache_notices_a_restart() -> None:
+    stage = Stage()
+    first, second = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    before = stage.group
+    restarted(stage)
+    assert stage.group.bucket_owners == before.bucket_owners
+    assert (stage.group.assigned_by, stage.group.designated) == (AssignedBy.CACHE, FIRST)
+    outputs = stage.live(40, first, second)
+    assert all(isinstance(output, Send) for output in outputs), "nothing but answers"
+    assert stage.group.change_number == before.change_number
+    assert second.last is not None
+    assert second.last.view.key.address == FIRST
+
+
+def test_an_answer_sent_after_the_state_was_saved_still_counts() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    state = json.loads(json.dumps(dump(stage.router)))
+    stage.live(30, cache)
+    stage.router = Router(stage.router.settings)
+    restore(stage.router, state, stage.now)
+    stage.live(40, cache)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+def test_a_cache_that_died_meanwhile_is_lost_after_the_removal_time() -> None:
+    stage = Stage()
+    stage.joined(FIRST)
+    restarted(stage)
+    stage.wait(29)
+    assert stage.state(FIRST) is CacheState.USABLE
+    (lost,) = [output for output in stage.wait(2) if isinstance(output, CacheLost)]
+    assert lost.cache == FIRST
+
+
+def test_after_a_reboot_only_the_numbers_and_what_was_learnt_are_resumed() -> None:
+    stage = Stage()
+    squid = stage.cache(FIRST, reads_standard=False)
+    stage.hello(squid)
+    stage.live(70, squid)
+    number = stage.group.change_number
+    restarted(stage, members=False)
+    assert stage.group.caches == ()
+    assert stage.group.change_number == number + 1
+    squid.last = None
+    stage.hello(squid)
+    stage.live(10, squid)
+    assert stage.group.caches[0].buckets == 256, "form and lack of assignment were remembered"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"receive_id": 0},
+        {"change_number": "x"},
+        {"buckets": [0] * 255},
+        {"buckets": [7] * 256},
+        {"assigned_by": "somebody"},
+        {"members": [{"address": "10.0.0.1"}]},
+        {"key": ["10.0.0.1"]},
+    ],
+)
+def test_a_damaged_state_is_refused_with_an_ordinary_error(damage: dict[str, object]) -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.send(cache, cache.redirect_assign((FIRST,)))
+    state = dump(stage.router)
+    state["groups"][0].update(damage)
+    fresh = Router(stage.router.settings)
+    with pytest.raises((ValueError, KeyError, TypeError, IndexError)):
+        restore(fresh, json.loads(json.dumps(state)), 0.0)
+
+
+def test_groups_that_are_no_longer_configured_are_left_out() -> None:
+    stage = Stage()
+    stage.joined(FIRST)
+    state = dump(stage.router)
+    state["groups"][0]["service_id"] = 5
+    fresh = Router(stage.router.settings)
+    restore(fresh, state, 0.0)
+    assert fresh.view().groups[0].caches == ()
+    assert IPv4Address(FIRST) not in next(iter(fresh.groups.values())).members
