@@ -78,6 +78,10 @@ class Reconciler:
         self._wake.clear()
         return True
 
+    async def look(self) -> None:
+        """Only observe, before there is any wish: what an earlier run left."""
+        await self._in_worker(self._look)
+
     async def once(self) -> None:
         """One round for the newest view."""
         view = self._view
@@ -113,6 +117,12 @@ class Reconciler:
         except KernelError as fault:
             return Round(observed, fault)
         return Round(observed, None, operations)
+
+    def _look(self) -> Round:
+        try:
+            return Round(self._opened().observe())
+        except KernelError as fault:
+            return Round(self.last.observed, fault)
 
     def _remove_all(self) -> Round:
         observed = self.last.observed

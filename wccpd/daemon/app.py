@@ -1,0 +1,202 @@
+"""Puts the daemon together: what starts after what, what stops before what.
+
+Start: sockets first (nothing is touched if they cannot be had), then what an earlier run left in the kernel
+is read and the engine's memory resumed, then tunnels and redirect, then BGP. Stop on SIGTERM or SIGINT: the
+default route is withdrawn first, so that the Transit Gateway moves on; then the redirect falls open and all
+that is ours is removed. A crash removes nothing: the kernel goes on redirecting, the next start adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wccpd import __version__, assemble
+from wccpd.daemon import log as logging
+from wccpd.daemon.bgp_side import BgpSide
+from wccpd.daemon.memory import Memory
+from wccpd.daemon.notify import Notifier
+from wccpd.daemon.wccp import WccpSpeaker
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.reconciler import Reconciler
+from wccpd.exit_codes import ExitCode
+from wccpd.protocol.router import Router
+from wccpd.status.build import Sources, build_status
+from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from config import Config
+    from wccpd.dataplane.reconciler import Round
+    from wccpd.protocol.view import RouterView
+
+log = structlog.get_logger("wccpd")
+
+WITHDRAW_GRACE_SECONDS = 1.0
+"""Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
+
+
+def run(config: Config, config_file: Path) -> int:
+    """Run the router until SIGTERM or SIGINT; return the exit code."""
+    logging.configure(config.log)
+    return asyncio.run(_Daemon(config, config_file).main())
+
+
+def cleanup(config: Config) -> int:
+    """Remove everything of ours from the kernel, e.g. after a crash that nobody restarts; return the exit code."""
+    logging.configure(config.log)
+    return asyncio.run(_cleanup(config))
+
+
+async def _cleanup(config: Config) -> int:
+    policy = assemble.policy(config)
+    reconciler = Reconciler(policy, lambda: LinuxDataPlane(policy), lambda _: None)
+    bgp = BgpSide(config)
+    await bgp.remove_routes()
+    await reconciler.remove_all()
+    await reconciler.close()
+    fault = reconciler.last.fault or bgp.route_fault
+    if fault is not None:
+        log.error("cleanup_failed", reason=str(fault))
+        return ExitCode.FAILURE
+    return ExitCode.OK
+
+
+class _Daemon:
+    """One run of the daemon."""
+
+    def __init__(self, config: Config, config_file: Path) -> None:
+        self._config = config
+        self._config_file = config_file
+        self._started = time.monotonic()
+        self._stop = asyncio.Event()
+        self._notifier = Notifier()
+        self._policy = assemble.policy(config)
+        self._memory = Memory(config.state_directory)
+        self._reconciler = Reconciler(self._policy, lambda: LinuxDataPlane(self._policy), self._on_round)
+        self._bgp = BgpSide(config)
+        router = Router(assemble.engine_settings(config, first_number=int(time.time()) & 0x7FFFFFFF or 1))
+        self._wccp = WccpSpeaker(router, self._on_view)
+
+    async def main(self) -> int:
+        """Everything from start to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            await self._wccp.open()
+            async with ControlServer(self.status, self._config.control.socket):
+                await self._serve()
+        except OSError as error:
+            log.error("cannot_listen", reason=f"UDP port 2048: {error.strerror or error}")
+            return ExitCode.FAILURE
+        except ControlSocketError as error:
+            log.error("cannot_listen", reason=str(error))
+            return ExitCode.FAILURE
+        finally:
+            self._wccp.close()
+        return ExitCode.OK
+
+    async def _serve(self) -> None:
+        await self._reconciler.look()
+        resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observed, time.monotonic())
+        log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
+        self._on_view(self._wccp.router.view())
+        await self._reconciler.once()
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._wccp.run(), name="wccp"),
+                tasks.create_task(self._reconciler.run(), name="reconciler"),
+                tasks.create_task(self._bgp.run(), name="bgp"),
+                tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
+                tasks.create_task(self._watchdog(), name="watchdog"),
+            ]
+            self._notifier.send("READY=1", "STATUS=running")
+            await self._stop.wait()
+            self._notifier.send("STOPPING=1")
+            log.info("stopping")
+            await self._bgp.withdraw()
+            if self._bgp.is_configured:
+                await asyncio.sleep(WITHDRAW_GRACE_SECONDS)
+            for task in running:
+                task.cancel()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Fall open: classification first, then paths, then the tunnels."""
+        await self._bgp.close()
+        await self._bgp.remove_routes()
+        await self._reconciler.remove_all()
+        await self._reconciler.close()
+        self._memory.save(self._wccp.router)
+        if self._reconciler.last.fault is not None:
+            log.error("not_all_removed", reason=str(self._reconciler.last.fault))
+        log.info("stopped")
+
+    async def _watchdog(self) -> None:
+        """Tell systemd that the event loop turns."""
+        patience = self._notifier.watchdog_seconds
+        while patience is not None:
+            self._notifier.send("WATCHDOG=1")
+            await asyncio.sleep(patience / 3)
+
+    def _on_view(self, view: RouterView) -> None:
+        self._reconciler.wish(view)
+        self._memory.dirty()
+
+    def _on_round(self, done: Round) -> None:
+        before = self._last_fault
+        self._last_fault = str(done.fault) if done.fault is not None else ""
+        if self._last_fault and self._last_fault != before:
+            log.error("kernel_refused", reason=self._last_fault)
+        elif before and not self._last_fault:
+            log.info("kernel_recovered")
+        if done.operations.ensure_devices:
+            self._bgp.devices_changed()
+
+    _last_fault = ""
+
+    def status(self) -> Status:
+        """The status tree as of now."""
+        now = time.monotonic()
+        return build_status(
+            Sources(
+                router=self._router_status(now),
+                policy=self._policy,
+                view=self._wccp.router.view(),
+                observed=self._reconciler.last.observed,
+                kernel_fault=self._last_fault,
+                bgp=self._bgp.status(now),
+                refused=tuple(self._refusals(now)),
+            ),
+            now,
+        )
+
+    def _router_status(self, now: float) -> RouterStatus:
+        return RouterStatus(
+            id=str(self._config.router.id),
+            software_version=__version__,
+            uptime_seconds=round(now - self._started, 1),
+            dataplane="netlink",
+            dataplane_state=Health.DEGRADED if self._last_fault else Health.UP,
+            dataplane_reason=self._last_fault,
+            hash_function="jhash",
+            config_file=str(self._config_file),
+        )
+
+    def _refusals(self, now: float) -> Iterator[RefusalStatus]:
+        for reason, tally in sorted(self._wccp.refusals.by_reason.items()):
+            yield RefusalStatus(
+                reason=reason,
+                count=tally.count,
+                last_source=str(tally.last.source),
+                last_detail=tally.last.detail,
+                last_seconds=round(now - tally.at, 1),
+            )
