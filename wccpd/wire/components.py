@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, ClassVar, assert_never
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from wccpd.wire.elements import (
     AssignmentKey,
@@ -76,15 +76,16 @@ class SecurityInfo:
         Raises:
             WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
         """
-        option = reader.uint32()
-        if option not in _DIGEST_OCTETS:
-            raise reader.fail(WireReason.SECURITY_OPTION, f"security option {option}")
-        if reader.remaining != _DIGEST_OCTETS[option]:
+        option = _SECURITY_OPTIONS.get(number := reader.uint32())
+        if option is None:
+            raise reader.fail(WireReason.SECURITY_OPTION, f"security option {number}")
+        expected = _DIGEST_OCTETS[option]
+        if reader.remaining != expected:
             raise reader.fail(
                 WireReason.SECURITY_LENGTH,
-                f"security option {option} with {reader.remaining} octets, not {_DIGEST_OCTETS[option]}",
+                f"security option {option.name} with {reader.remaining} octets, not {expected}",
             )
-        return cls(SecurityOption(option), reader.octets(reader.remaining))
+        return cls(option, reader.octets(expected))
 
     def encode(self, writer: Writer) -> None:
         """Write the body.
@@ -98,7 +99,8 @@ class SecurityInfo:
         writer.octets(self.digest)
 
 
-_DIGEST_OCTETS: dict[int, int] = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
+_SECURITY_OPTIONS = {member.value: member for member in SecurityOption}
+_DIGEST_OCTETS = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,12 @@ class ServiceInfo:
         Raises:
             WireError: COMPONENT_TOO_SHORT, SERVICE_TYPE.
         """
-        service_type, service_id, priority, protocol, flags, *ports = reader.unpack(_SERVICE)
-        if service_type not in _SERVICE_TYPES:
-            raise reader.fail(WireReason.SERVICE_TYPE, f"service type {service_type}")
-        return cls(
-            _SERVICE_TYPES[service_type], service_id, priority, protocol, ServiceFlags(flags), tuple(ports)
-        )
+        fields = reader.unpack(_SERVICE)
+        number, service_id, priority, protocol, flags = fields[:5]
+        service_type = _SERVICE_TYPES.get(number)
+        if service_type is None:
+            raise reader.fail(WireReason.SERVICE_TYPE, f"service type {number}")
+        return cls(service_type, service_id, priority, protocol, ServiceFlags(flags), fields[5:])
 
     def encode(self, writer: Writer) -> None:
         """Write the body."""
@@ -352,22 +354,23 @@ class Capabilities:
         Raises:
             WireError: ELEMENT_PAST_COMPONENT, TOO_MANY_ELEMENTS, CAPABILITY_LENGTH, TRANSMIT_T, TIMER_SCALE.
         """
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         unknown: list[UnknownElement] = []
-        for element_type, element in _elements(reader):
+        for element_type, length in _elements(reader):
             known = _CAPABILITIES.get(element_type)
             if known is None:
-                unknown.append(UnknownElement(element_type, element.octets(element.remaining)))
+                unknown.append(UnknownElement(element_type, reader.octets(length)))
                 continue
+            if length != 4:
+                detail = f"capability {element_type} has {length} octets, not 4"
+                raise reader.fail(WireReason.CAPABILITY_LENGTH, detail)
             name, read = known
-            if element.remaining != 4:
-                detail = f"capability {element_type} has {element.remaining} octets, not 4"
-                raise element.fail(WireReason.CAPABILITY_LENGTH, detail)
             if name in values:
-                element.tolerate(WireReason.ELEMENT_DUPLICATE, f"capability {element_type} came before")
+                reader.octets(length)
+                reader.tolerate(WireReason.ELEMENT_DUPLICATE, f"capability {element_type} came before")
             else:
-                values[name] = read(element)
-        return cls(**values, unknown=tuple(unknown))  # type: ignore[arg-type]
+                values[name] = read(reader)
+        return cls(**values, unknown=tuple(unknown))
 
     def encode(self, writer: Writer) -> None:
         """Write the body, an empty element after each where the writer is told to be dual-valid."""
@@ -435,14 +438,14 @@ class CommandExtension:
             WireError: ELEMENT_PAST_COMPONENT, TOO_MANY_ELEMENTS, COMMAND_LENGTH, ADDRESS_INDEX.
         """
         commands: list[Command | UnknownElement] = []
-        for number, element in _elements(reader):
+        for number, length in _elements(reader):
             if number not in _COMMANDS:
-                commands.append(UnknownElement(number, element.octets(element.remaining)))
+                commands.append(UnknownElement(number, reader.octets(length)))
                 continue
-            if element.remaining != 4:
-                detail = f"command {number} has {element.remaining} octets, not 4"
-                raise element.fail(WireReason.COMMAND_LENGTH, detail)
-            commands.append(Command(_COMMANDS[number], element.address()))
+            if length != 4:
+                detail = f"command {number} has {length} octets, not 4"
+                raise reader.fail(WireReason.COMMAND_LENGTH, detail)
+            commands.append(Command(_COMMANDS[number], reader.address()))
         return cls(tuple(commands))
 
     def encode(self, writer: Writer) -> None:
@@ -463,17 +466,17 @@ class CommandExtension:
 _COMMANDS = {member.value: member for member in CommandType}
 
 
-def _elements(reader: Reader) -> Iterator[tuple[int, Reader]]:
-    """Cut what is left into elements of type (2), length (2), value."""
-    for _ in range(MAX_ELEMENTS):
-        if reader.remaining == 0:
-            return
+def _elements(reader: Reader) -> Iterator[tuple[int, int]]:
+    """Type and length of each element that is left; whoever asks reads the value before the next one."""
+    elements = 0
+    while remaining := reader.remaining:
         element_type, length = reader.unpack(_TYPE_LENGTH)
-        if length > reader.remaining:
+        if length > remaining - _TYPE_LENGTH.size:
             raise reader.fail(
                 WireReason.ELEMENT_PAST_COMPONENT,
                 f"element {element_type} has {length} octets, the component {reader.remaining} more",
             )
-        yield element_type, reader.block(length)
-    if reader.remaining:
-        raise reader.fail(WireReason.TOO_MANY_ELEMENTS, f"more than {MAX_ELEMENTS} elements")
+        elements += 1
+        if elements > MAX_ELEMENTS:
+            raise reader.fail(WireReason.TOO_MANY_ELEMENTS, f"more than {MAX_ELEMENTS} elements")
+        yield element_type, length

@@ -21,6 +21,7 @@ from wccpd.wire.enums import (
     ServiceType,
 )
 from wccpd.wire.errors import WireReason
+from wccpd.wire.reader import rows
 
 if TYPE_CHECKING:
     from wccpd.wire.reader import IPAddress, Reader
@@ -102,11 +103,8 @@ def read_router_ids(reader: Reader) -> tuple[RouterIdReceiveId, ...]:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_ROUTERS, ADDRESS_INDEX.
     """
     count = _router_count(reader, _TWO_UINT32.size)
-    resolve = reader.as_address
-    return tuple(
-        RouterIdReceiveId(resolve(router_id), receive_id)
-        for router_id, receive_id in reader.unpack_many(_TWO_UINT32, count)
-    )
+    fields = reader.uint32s(2 * count)
+    return rows(RouterIdReceiveId, reader.as_addresses(fields[::2]), fields[1::2])
 
 
 def read_router_assignments(reader: Reader) -> tuple[RouterAssignment, ...]:
@@ -116,11 +114,8 @@ def read_router_assignments(reader: Reader) -> tuple[RouterAssignment, ...]:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_ROUTERS, ADDRESS_INDEX.
     """
     count = _router_count(reader, _THREE_UINT32.size)
-    resolve = reader.as_address
-    return tuple(
-        RouterAssignment(resolve(router_id), receive_id, change_number)
-        for router_id, receive_id, change_number in reader.unpack_many(_THREE_UINT32, count)
-    )
+    fields = reader.uint32s(3 * count)
+    return rows(RouterAssignment, reader.as_addresses(fields[::3]), fields[1::3], fields[2::3])
 
 
 def read_caches(reader: Reader) -> tuple[IPAddress, ...]:

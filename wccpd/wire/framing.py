@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _HEADER = Struct("!IBBH")
 _TYPE_LENGTH = Struct("!HH")
 _VERSION_1_TYPES = frozenset({b"\0\0\0\x07", b"\0\0\0\x08", b"\0\0\0\x09"})
+_MESSAGE_TYPES = {member.value: member for member in MessageType}
 HEADER_OCTETS = _HEADER.size
 MAX_COMPONENTS = 64
 """The fullest message has 8 components, and as many empty ones in the dual-valid form."""
+
+
+Span = tuple[int, int, int]
+"""A component: its type, where its body begins in the datagram, where it ends."""
 
 
 class Header(NamedTuple):
@@ -33,14 +38,6 @@ class Header(NamedTuple):
     """0 for 2.00, 1 for 2.01; later ones are read as 2.01."""
     end: int
     """Octets of the whole message, header included."""
-
-
-class Span(NamedTuple):
-    """Where the body of a component stands in the datagram."""
-
-    component_type: int
-    offset: int
-    end: int
 
 
 class Frame(NamedTuple):
@@ -69,10 +66,9 @@ def read_header(datagram: bytes) -> Header:
     number, major, minor, length = _HEADER.unpack_from(datagram)
     if major != MAJOR_VERSION:
         raise WireError(WireReason.MAJOR_VERSION, f"WCCP version {major}.{minor:02}", 4)
-    try:
-        message_type = MessageType(number)
-    except ValueError:
-        raise WireError(WireReason.MESSAGE_TYPE, f"message type {number}", 0) from None
+    message_type = _MESSAGE_TYPES.get(number)
+    if message_type is None:
+        raise WireError(WireReason.MESSAGE_TYPE, f"message type {number}", 0)
     end = HEADER_OCTETS + length
     if end > len(datagram):
         raise WireError(
@@ -102,9 +98,10 @@ def read_frame(datagram: bytes) -> Frame:
     spans: list[Span] = []
     first: dict[int, Span] = {}
     tolerated: list[Tolerated] = []
-    while end - offset >= _TYPE_LENGTH.size:
-        component_type, length = _TYPE_LENGTH.unpack_from(datagram, offset)
-        body = offset + _TYPE_LENGTH.size
+    unpack_from = _TYPE_LENGTH.unpack_from
+    while end - offset >= 4:
+        component_type, length = unpack_from(datagram, offset)
+        body = offset + 4
         if body + length > end:
             detail = f"component {component_type} has {length} octets, the message {end - body} more"
             tolerated.append(Tolerated(WireReason.COMPONENT_PAST_END, detail, offset))
@@ -115,12 +112,15 @@ def read_frame(datagram: bytes) -> Frame:
             raise WireError(WireReason.COMPONENT_UNALIGNED, detail, offset, component_type)
         if len(spans) == MAX_COMPONENTS:
             raise WireError(WireReason.TOO_MANY_COMPONENTS, f"more than {MAX_COMPONENTS} components", offset)
-        span = Span(component_type, body, body + length)
+        end_of_body = body + length
+        span = component_type, body, end_of_body
         spans.append(span)
-        if first.setdefault(component_type, span) is not span and component_type in _KNOWN:
+        if component_type not in first:
+            first[component_type] = span
+        elif component_type in _KNOWN:
             detail = f"component {component_type} came before"
             tolerated.append(Tolerated(WireReason.COMPONENT_DUPLICATE, detail, offset))
-        offset = body + length
+        offset = end_of_body
     if offset != end:
         detail = f"{end - offset} octets are no component"
         tolerated.append(Tolerated(WireReason.STRAY_OCTETS, detail, offset))

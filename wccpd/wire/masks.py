@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from wccpd.wire.errors import WireReason
+from wccpd.wire.reader import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,16 +87,13 @@ class MaskValueSet:
         """
         mask = Mask.decode(reader)
         count = reader.count(_VALUE.size)
-        address = reader.as_address
-        return cls(
-            mask,
-            tuple(
-                Value(address(source), address(destination), source_port, destination_port, address(cache))
-                for source, destination, source_port, destination_port, cache in reader.unpack_many(
-                    _VALUE, count
-                )
-            ),
-        )
+        if count == 0:
+            return cls(mask)
+        values = _VALUE.iter_unpack(reader.octets(_VALUE.size * count))
+        sources, destinations, source_ports, destination_ports, caches = zip(*values, strict=True)
+        address = reader.as_addresses
+        columns = address(sources), address(destinations), source_ports, destination_ports, address(caches)
+        return cls(mask, rows(Value, *columns))
 
     def encode(self, writer: Writer) -> None:
         """Write one set."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, assert_never
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, assert_never
 
 from wccpd.wire.addresses import AddressTable, TableBuilder
 from wccpd.wire.assignments import (
@@ -41,7 +42,7 @@ from wccpd.wire.enums import (
 from wccpd.wire.errors import Tolerated, WireError, WireReason
 from wccpd.wire.framing import HEADER_OCTETS, read_frame
 from wccpd.wire.identity import WebCacheIdentity
-from wccpd.wire.reader import Reader, ipv4_address
+from wccpd.wire.reader import Reader
 from wccpd.wire.security import sign
 from wccpd.wire.writer import Writer, ipv4_field
 
@@ -164,11 +165,13 @@ class _Slot(NamedTuple):
     component_type: ComponentType
     decode: Callable[[Reader], object]
     mandatory: bool = False
+    recurs: bool = False
+    """It has no addresses and is the same in every message of a web-cache."""
 
 
 _SECURITY = _Slot("security", ComponentType.SECURITY_INFO, SecurityInfo.decode, mandatory=True)
-_SERVICE = _Slot("service", ComponentType.SERVICE_INFO, ServiceInfo.decode, mandatory=True)
-_CAPABILITIES = _Slot("capabilities", ComponentType.CAPABILITIES_INFO, Capabilities.decode)
+_SERVICE = _Slot("service", ComponentType.SERVICE_INFO, ServiceInfo.decode, mandatory=True, recurs=True)
+_CAPABILITIES = _Slot("capabilities", ComponentType.CAPABILITIES_INFO, Capabilities.decode, recurs=True)
 _COMMANDS = _Slot("commands", ComponentType.COMMAND_EXTENSION, CommandExtension.decode)
 
 _LAYOUTS: dict[MessageType, tuple[type[Message], tuple[_Slot, ...]]] = {
@@ -229,27 +232,44 @@ def decode_message(datagram: bytes) -> Message:
     """
     frame = read_frame(datagram)
     kind, slots = _LAYOUTS[frame.header.message_type]
-    tolerated = list(frame.tolerated)
-    table = _read_table(frame, datagram, tolerated)
-    resolve = ipv4_address if table is None else table.resolve
-    values: dict[str, object] = {}
-    for attribute, component_type, decode, mandatory in slots:
+    reader = Reader(datagram, 0, 0)
+    table = _read_table(frame, reader)
+    if table is not None:
+        reader.resolve = table.resolve
+    values: dict[str, Any] = {}
+    for attribute, component_type, decode, mandatory, recurs in slots:
         span = frame.first.get(component_type)
         if span is not None:
-            reader = Reader(datagram, span.offset, span.end, component_type, resolve, tolerated)
-            values[attribute] = decode(reader)
-            reader.finish()
+            _, offset, end = span
+            value = _recurring(decode, datagram[offset:end]) if recurs else None
+            if value is None:
+                reader.move(offset, end, component_type)
+                value = decode(reader)
+                reader.finish()
+            values[attribute] = value
         elif mandatory:
             raise _missing(frame, component_type)
     if kind is RedirectAssign and len(values) == _ENVELOPE_COMPONENTS:
         raise _missing(frame, ComponentType.REDIRECT_ASSIGNMENT)
     if len(frame.spans) > len(values):
         values["unknown"] = _unknown(frame, slots, datagram)
-    minor = frame.header.minor_version
-    return kind(**values, minor_version=minor, address_table=table, tolerated=tuple(tolerated))  # type: ignore[arg-type]
+    values["minor_version"] = frame.header.minor_version
+    return kind(**values, address_table=table, tolerated=(*frame.tolerated, *reader.tolerated))
 
 
 _ENVELOPE_COMPONENTS = 2
+
+
+@lru_cache(maxsize=1024)
+def _recurring(decode: Callable[[Reader], object], body: bytes) -> object | None:
+    """What a body stands for, remembered from the last message that had it; None for a faulty one."""
+    reader = Reader(body, 0, len(body))
+    try:
+        value = decode(reader)
+        reader.finish()
+    except WireError:
+        return None
+    return None if reader.tolerated else value
 
 
 def peek_service(datagram: bytes) -> ServiceInfo:
@@ -262,7 +282,8 @@ def peek_service(datagram: bytes) -> ServiceInfo:
     span = frame.first.get(ComponentType.SERVICE_INFO)
     if span is None:
         raise _missing(frame, ComponentType.SERVICE_INFO)
-    reader = Reader(datagram, span.offset, span.end, span.component_type)
+    component_type, offset, end = span
+    reader = Reader(datagram, offset, end, component_type)
     service = ServiceInfo.decode(reader)
     reader.finish()
     return service
@@ -348,12 +369,13 @@ def _main_address(message: Message) -> IPv4Address | IPv6Address:
             assert_never(message)
 
 
-def _read_table(frame: Frame, datagram: bytes, tolerated: list[Tolerated]) -> AddressTable | None:
+def _read_table(frame: Frame, reader: Reader) -> AddressTable | None:
     """The Address Table, wherever it stands: no address means anything before it is known."""
     span = frame.first.get(ComponentType.ADDRESS_TABLE)
     if span is None:
         return None
-    reader = Reader(datagram, span.offset, span.end, span.component_type, tolerated=tolerated)
+    component_type, offset, end = span
+    reader.move(offset, end, component_type)
     if frame.header.minor_version == 0:
         raise reader.fail(WireReason.ADDRESS_TABLE_IN_2_00, "version 2.00 has no Address Table")
     table = AddressTable.decode(reader)
@@ -364,9 +386,9 @@ def _read_table(frame: Frame, datagram: bytes, tolerated: list[Tolerated]) -> Ad
 def _unknown(frame: Frame, slots: tuple[_Slot, ...], datagram: bytes) -> tuple[UnknownComponent, ...]:
     expected = {slot.component_type for slot in slots} | {ComponentType.ADDRESS_TABLE}
     return tuple(
-        UnknownComponent(span.component_type, datagram[span.offset : span.end])
-        for span in frame.spans
-        if span.component_type not in expected
+        UnknownComponent(component_type, datagram[offset:end])
+        for component_type, offset, end in frame.spans
+        if component_type not in expected
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from itertools import repeat
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wccpd.wire.errors import Tolerated, WireError, WireReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Sequence
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -23,6 +24,14 @@ ipv4_address: Callable[[int], IPv4Address] = lru_cache(maxsize=4096)(IPv4Address
 """The same few addresses come every ten seconds; making one anew is most of the cost of a field."""
 
 _UINT32 = Struct("!I")
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
+_UINT32_RUNS = tuple(Struct(f"!{count}I") for count in range(65))
+"""Layouts of the usual lengths, made once."""
+
+
+def rows(kind: type[_Row], *columns: Sequence[object]) -> tuple[_Row, ...]:
+    """Named tuples from their columns, without a call in Python for each."""
+    return tuple(map(tuple.__new__, repeat(kind), zip(*columns, strict=True)))
 
 
 class Reader:
@@ -37,7 +46,6 @@ class Reader:
         end: int,
         component: int | None = None,
         resolve: Callable[[int], IPAddress] = ipv4_address,
-        tolerated: list[Tolerated] | None = None,
     ) -> None:
         self._buffer = buffer
         self._offset = offset
@@ -46,7 +54,7 @@ class Reader:
         """Component type for error messages."""
         self.resolve = resolve
         """The address that the 32 bits of a field stand for; LookupError for an index past the table."""
-        self.tolerated: list[Tolerated] = [] if tolerated is None else tolerated
+        self.tolerated: list[Tolerated] = []
 
     @property
     def offset(self) -> int:
@@ -57,6 +65,12 @@ class Reader:
     def remaining(self) -> int:
         """Octets left."""
         return self._end - self._offset
+
+    def move(self, offset: int, end: int, component: int) -> None:
+        """Go on with another component of the same datagram; what was tolerated is kept."""
+        self._offset = offset
+        self._end = end
+        self.component = component
 
     def fail(self, reason: WireReason, detail: str) -> WireError:
         """The error to raise for what stands at the present offset."""
@@ -72,16 +86,12 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        offset = self._take(layout.size)
+        offset = self._offset
+        end = offset + layout.size
+        if end > self._end:
+            raise self._too_short(layout.size)
+        self._offset = end
         return layout.unpack_from(self._buffer, offset)
-
-    def unpack_many(self, layout: Struct, count: int) -> Iterator[tuple[Any, ...]]:
-        """Read `count` fixed layouts in a row.
-
-        Raises:
-            WireError: COMPONENT_TOO_SHORT.
-        """
-        return layout.iter_unpack(self.octets(layout.size * count))
 
     def uint32(self) -> int:
         """Read a 32-bit number.
@@ -89,7 +99,7 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        value: int = _UINT32.unpack_from(self._buffer, self._take(4))[0]
+        value: int = self.unpack(_UINT32)[0]
         return value
 
     def uint32s(self, count: int) -> tuple[int, ...]:
@@ -98,7 +108,9 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        return tuple(number for (number,) in self.unpack_many(_UINT32, count))
+        if count < len(_UINT32_RUNS):
+            return self.unpack(_UINT32_RUNS[count])
+        return tuple(number for (number,) in _UINT32.iter_unpack(self.octets(4 * count)))
 
     def octets(self, count: int) -> bytes:
         """Read `count` octets.
@@ -106,8 +118,12 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        offset = self._take(count)
-        return self._buffer[offset : offset + count]
+        offset = self._offset
+        end = offset + count
+        if end > self._end:
+            raise self._too_short(count)
+        self._offset = end
+        return self._buffer[offset:end]
 
     def count(self, each: int) -> int:
         """Read a 32-bit count of elements that take at least `each` octets apiece.
@@ -115,8 +131,8 @@ class Reader:
         Raises:
             WireError: COUNT_PAST_COMPONENT when they cannot fit into what is left.
         """
-        count = self.uint32()
-        if count * each > self.remaining:
+        count: int = self.unpack(_UINT32)[0]
+        if count * each > self._end - self._offset:
             raise self.fail(
                 WireReason.COUNT_PAST_COMPONENT,
                 f"{count} elements of {each} octets do not fit into the {self.remaining} that are left",
@@ -137,7 +153,7 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT, ADDRESS_INDEX.
         """
-        return tuple(map(self.as_address, self.uint32s(count)))
+        return self.as_addresses(self.uint32s(count))
 
     def as_address(self, field: int) -> IPAddress:
         """The address that the 32 bits of an address field stand for.
@@ -148,9 +164,18 @@ class Reader:
         try:
             return self.resolve(field)
         except LookupError:
-            raise self.fail(
-                WireReason.ADDRESS_INDEX, f"address field {field:#x} points past the Address Table"
-            ) from None
+            raise self._bad_index() from None
+
+    def as_addresses(self, fields: Iterable[int]) -> tuple[IPAddress, ...]:
+        """The addresses that several address fields stand for.
+
+        Raises:
+            WireError: ADDRESS_INDEX.
+        """
+        try:
+            return tuple(map(self.resolve, fields))
+        except LookupError:
+            raise self._bad_index() from None
 
     def block(self, length: int) -> Reader:
         """Split off the next `length` octets as a reader of their own.
@@ -158,8 +183,11 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        offset = self._take(length)
-        return Reader(self._buffer, offset, offset + length, self.component, self.resolve, self.tolerated)
+        offset = self._offset
+        if length > self.remaining:
+            raise self._too_short(length)
+        self._offset += length
+        return Reader(self._buffer, offset, offset + length, self.component, self.resolve)
 
     def finish(self) -> None:
         """Insist that everything was read.
@@ -172,12 +200,9 @@ class Reader:
                 WireReason.COMPONENT_TRAILING_OCTETS, f"{self.remaining} octets are left after the last field"
             )
 
-    def _take(self, count: int) -> int:
-        """Advance over `count` octets and return where they begin."""
-        offset = self._offset
-        if count > self._end - offset:
-            raise self.fail(
-                WireReason.COMPONENT_TOO_SHORT, f"{count} octets are needed, {self.remaining} are left"
-            )
-        self._offset = offset + count
-        return offset
+    def _too_short(self, count: int) -> WireError:
+        detail = f"{count} octets are needed, {self.remaining} are left"
+        return self.fail(WireReason.COMPONENT_TOO_SHORT, detail)
+
+    def _bad_index(self) -> WireError:
+        return self.fail(WireReason.ADDRESS_INDEX, "an address field points past the Address Table")

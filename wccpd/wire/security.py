@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wccpd.wire.framing import Frame
 
 _OPTION_OCTETS = 4
+_MD5 = SecurityOption.MD5.to_bytes(_OPTION_OCTETS, "big")
 _NO_DIGEST = bytes(DIGEST_OCTETS)
 
 
@@ -119,9 +120,10 @@ def digest(message: bytes, offset: int, key: bytes) -> bytes:
 def _digest_offset(frame: Frame, datagram: bytes) -> int | None:
     """Where the digest stands, None when the message carries none."""
     span = frame.first.get(ComponentType.SECURITY_INFO)
-    if span is None or span.end - span.offset != _OPTION_OCTETS + DIGEST_OCTETS:
+    if span is None:
         return None
-    digest_offset = span.offset + _OPTION_OCTETS
-    if int.from_bytes(datagram[span.offset : digest_offset], "big") != SecurityOption.MD5:
+    _, offset, end = span
+    digest_offset = offset + _OPTION_OCTETS
+    if end - digest_offset != DIGEST_OCTETS or datagram[offset:digest_offset] != _MD5:
         return None
     return digest_offset
