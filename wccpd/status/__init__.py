@@ -1,0 +1,1 @@
+"""Status: one frozen tree (`view`), and its renderings for people (`text`) and programs (`document`, `control`)."""

@@ -43,6 +43,9 @@ class Table:
     """Headings; one that begins with `>` is aligned to the right."""
     rows: tuple[Row, ...]
     remarks: tuple[str, ...] = ()
+    """Stand above the rows."""
+    footers: tuple[str, ...] = ()
+    """Stand below the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,12 @@ def screen(status: Status) -> Screen:
 
 
 def _router_table(router: RouterStatus) -> Table:
-    plane = f"data plane {router.dataplane} with {router.hash_function}"
-    notes = (f"{plane}: {router.dataplane_state}", f"configuration {router.config_file}")
-    if router.dataplane_reason:
-        notes = (f"{notes[0]}, {router.dataplane_reason}", notes[1])
-    cells = (router.id, str(router.dataplane_state), router.software_version, _age(router.uptime_seconds))
-    return _table("Router", ("ID", "DATAPLANE", "VERSION", "RUNNING"), [Row(cells, notes)])
+    plane = f"data plane {router.dataplane} with {router.hash_function}: {router.dataplane_state}"
+    remarks = (
+        f"wccpd {router.software_version}, running for {_age(router.uptime_seconds)}, {router.config_file}",
+        f"{plane}, {router.dataplane_reason}" if router.dataplane_reason else plane,
+    )
+    return _table(f"Router {router.id}", (), [], remarks=remarks)
 
 
 def _tunnel_table(tunnels: Iterable[TunnelStatus]) -> Table:
@@ -123,13 +126,13 @@ def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
         Row((route.prefix, ", ".join(route.tunnels) or "-", "stale" if route.stale else "fresh"))
         for route in bgp.routes[:ROUTES_SHOWN]
     ]
-    remarks = [
+    footers = [
         *_and_more(len(bgp.routes) - ROUTES_SHOWN, "routes"),
         *(f"refused: {each}" for each in bgp.refused[:REFUSED_PREFIXES_SHOWN]),
         *_and_more(len(bgp.refused) - REFUSED_PREFIXES_SHOWN, "refused prefixes"),
     ]
     title = f"Routes learnt: {len(bgp.routes)}"
-    yield _table(title, ("PREFIX", "TUNNELS", "STATE"), routes, remarks=remarks, empty="none")
+    yield _table(title, ("PREFIX", "TUNNELS", "STATE"), routes, footers=footers, empty="none")
 
 
 def _service_table(services: Iterable[ServiceStatus]) -> Table:
@@ -152,16 +155,19 @@ def _service_table(services: Iterable[ServiceStatus]) -> Table:
 
 
 def _service_note(service: ServiceStatus) -> str:
-    definition = service.definition or "not yet defined by a cache"
+    defined = (
+        f"{service.definition}; priority {service.priority}"
+        if service.definition
+        else "not defined by a cache"
+    )
     match service.assigned_by:
         case "cache":
-            filled = f"buckets by cache {service.designated_cache}"
+            filled = f"buckets by cache {service.designated_cache} (change {service.change_number})"
         case "router":
-            filled = "buckets by this router"
+            filled = f"buckets by this router (change {service.change_number})"
         case _:
             filled = "buckets by nobody"
-    place = f"priority {service.priority}, mode {service.mode}"
-    return f"{definition}; {filled}, change {service.change_number}; {place}"
+    return f"{defined}; {service.mode}; {filled}"
 
 
 def _cache_table(caches: Iterable[CacheStatus]) -> Table:
@@ -201,12 +207,20 @@ def _refusal_table(refused: Iterable[RefusalStatus]) -> Table:
 
 
 def _table(
-    title: str, columns: tuple[str, ...], rows: list[Row], *, remarks: Iterable[str] = (), empty: str = ""
+    title: str,
+    columns: tuple[str, ...],
+    rows: list[Row],
+    *,
+    remarks: Iterable[str] = (),
+    footers: Iterable[str] = (),
+    empty: str = "",
 ) -> Table:
     """A table whose text is fit to be shown; without rows, the words for that."""
     clean = tuple(Row(tuple(map(_printable, row.cells)), tuple(map(_printable, row.notes))) for row in rows)
     said = tuple(map(_printable, remarks))
-    return Table(_printable(title), columns, clean, said if clean or not empty else (*said, empty))
+    if not clean and empty:
+        said = (*said, empty)
+    return Table(_printable(title), columns, clean, said, tuple(map(_printable, footers)))
 
 
 def _why(reason: str) -> tuple[str, ...]:

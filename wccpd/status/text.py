@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.table import Table as Grid
     from rich.text import Text
 
     from wccpd.status.view import Status
@@ -49,9 +50,14 @@ def plain(status: Status, *, width: int = WIDTH) -> str:
 
 def _plain_table(table: Table, width: int) -> Iterator[str]:
     for remark in table.remarks:
-        yield from textwrap.wrap(remark, width, initial_indent="  ", subsequent_indent="    ")
-    if not table.rows:
-        return
+        yield from _wrapped(remark, width, 2)
+    if table.rows:
+        yield from _plain_rows(table, width)
+    for footer in table.footers:
+        yield from _wrapped(footer, width, 2)
+
+
+def _plain_rows(table: Table, width: int) -> Iterator[str]:
     headings = tuple(column.removeprefix(">") for column in table.columns)
     grid = [headings, *(row.cells for row in table.rows)]
     sizes = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -64,7 +70,12 @@ def _plain_table(table: Table, width: int) -> Iterator[str]:
         ]
         yield f"  {gap.join(aligned)}".rstrip()
         for note in under:
-            yield from textwrap.wrap(note, width, initial_indent="      ", subsequent_indent="        ")
+            yield from _wrapped(note, width, 6)
+
+
+def _wrapped(sentence: str, width: int, indent: int) -> list[str]:
+    blanks = " " * indent
+    return textwrap.wrap(sentence, width, initial_indent=blanks, subsequent_indent=blanks + "  ")
 
 
 def print_to_terminal(status: Status, console: Console | None = None) -> None:
@@ -87,25 +98,31 @@ def print_to_terminal(status: Status, console: Console | None = None) -> None:
 
 
 def _print_table(target: Console, table: Table) -> None:
-    from rich import box  # noqa: PLC0415 - see print_to_terminal
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.table import Table as Grid  # noqa: PLC0415
+    from rich.padding import Padding  # noqa: PLC0415 - see print_to_terminal
 
     target.print()
     target.print(table.title, style="bold")
     for remark in table.remarks:
         target.print(Padding(remark, (0, 0, 0, 2)))
-    if not table.rows:
-        return
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    if table.rows:
+        target.print(Padding(_grid(table), (0, 0, 0, 2)))
+    for row in table.rows:
+        for note in row.notes:
+            target.print(Padding(f"{row.cells[0]}: {note}", (0, 0, 0, 4)), style="dim")
+    for footer in table.footers:
+        target.print(Padding(footer, (0, 0, 0, 2)))
+
+
+def _grid(table: Table) -> Grid:
+    from rich import box  # noqa: PLC0415 - see print_to_terminal
+    from rich.table import Table as NewGrid  # noqa: PLC0415
+
+    grid = NewGrid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in table.columns:
         grid.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     for row in table.rows:
         grid.add_row(*map(_coloured, row.cells))
-    target.print(Padding(grid, (0, 0, 0, 2)))
-    for row in table.rows:
-        for note in row.notes:
-            target.print(Padding(f"{row.cells[0]}: {note}", (0, 0, 0, 4)), style="dim")
+    return grid
 
 
 def _coloured(word: str) -> Text:
