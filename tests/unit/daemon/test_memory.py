@@ -1,0 +1,110 @@
+"""The engine's memory on disk: believed when young or still in force, set aside when damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from tests.support.stage import FIRST, Stage
+from tests.support.views import WEB_CACHE, group, view
+from wccpd.daemon.memory import Memory, is_redirecting
+from wccpd.daemon.state_file import StateFile
+from wccpd.plan.compile import Policy, compile_state
+from wccpd.plan.diff import Observed, ObservedTable
+from wccpd.protocol.router import Router
+
+EMPTY_KERNEL = Observed()
+
+
+@pytest.fixture
+def stage() -> Stage:
+    made = Stage()
+    made.joined(FIRST)
+    return made
+
+
+def saved(stage: Stage, directory: Path, *, age_seconds: float = 0.0, boot_id: str | None = None) -> Memory:
+    """A memory that was saved so long ago."""
+    memory = Memory(directory)
+    memory.save(stage.router)
+    path = directory / "engine.json"
+    document = json.loads(path.read_text())
+    document["saved_at"] = 1000.0 - age_seconds
+    document["boot_id"] = boot_id or document["boot_id"]
+    path.write_text(json.dumps(document))
+    return memory
+
+
+def redirecting() -> Observed:
+    nft = compile_state(
+        view(group(WEB_CACHE, FIRST)), Policy(router_id=FIRST - 1, services=(WEB_CACHE.key,)), {FIRST: 1}
+    ).nft
+    assert nft is not None
+    return Observed(nft=ObservedTable(maps={each.name: dict(each.elements) for each in nft.maps}))
+
+
+def test_a_young_memory_brings_members_back(stage: Stage, tmp_path: Path) -> None:
+    fresh = Router(stage.router.settings)
+    assert saved(stage, tmp_path, age_seconds=29).resume(fresh, EMPTY_KERNEL, 1000.0) == "members"
+    assert [cache.address for cache in fresh.view().groups[0].caches] == [FIRST]
+
+
+def test_an_old_memory_brings_members_back_only_while_the_kernel_redirects(
+    stage: Stage, tmp_path: Path
+) -> None:
+    memory = saved(stage, tmp_path, age_seconds=3600)
+    assert memory.resume(Router(stage.router.settings), EMPTY_KERNEL, 1000.0) == "numbers"
+    assert memory.resume(Router(stage.router.settings), redirecting(), 1000.0) == "members"
+
+
+def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> None:
+    memory = saved(stage, tmp_path, boot_id="another")
+    assert memory.resume(Router(stage.router.settings), redirecting(), 1000.0) == "numbers"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 2}', '{"format": 1, "boot_id": "x", "saved_at": 0, "engine": {"groups": [1]}}']
+)  # fmt: skip
+def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "engine.json"
+    path.write_text(content)
+    fresh = Router(stage.router.settings)
+    with structlog.testing.capture_logs() as logs:
+        assert Memory(tmp_path).resume(fresh, EMPTY_KERNEL, 0.0) == "nothing"
+    assert [entry["event"] for entry in logs] == ["state_not_resumed"]
+    assert (tmp_path / "engine.corrupt").read_text() == content
+    assert not path.exists()
+    assert fresh.view().groups[0].caches == ()
+
+
+def test_no_file_is_nothing_to_resume_and_no_warning(stage: Stage, tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert Memory(tmp_path).resume(stage.router, EMPTY_KERNEL, 0.0) == "nothing"
+    assert logs == []
+
+
+def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    memory = Memory(blocker / "state")
+    with structlog.testing.capture_logs() as logs:
+        memory.save(stage.router)
+        memory.save(stage.router)
+    assert [entry["event"] for entry in logs] == ["state_not_saved"]
+
+
+def test_half_a_file_is_never_seen(stage: Stage, tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    file.save({"groups": []}, 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.json"]
+    loaded = file.load(3.5)
+    assert (loaded.state, loaded.age_seconds, loaded.same_boot) == ({"groups": []}, 2.5, True)
+
+
+def test_an_empty_table_does_not_count_as_redirecting() -> None:
+    assert not is_redirecting(EMPTY_KERNEL)
+    assert not is_redirecting(Observed(nft=ObservedTable(maps={"buckets-web-cache": {}})))
+    assert is_redirecting(redirecting())
