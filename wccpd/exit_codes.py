@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     """How a command ended."""
 
     OK = 0
-    FAILED = 1
+    FAILURE = 1
     """Something else went wrong; standard error says what."""
     CONFIG = 2
     """The configuration file or the command line is wrong; nothing was touched, systemd does not restart."""
