@@ -1,0 +1,56 @@
+# Everything starts here: `make` lists what there is. Needs Debian 12 or 13, python3, git, and root or sudo.
+# What the targets install: setup/install-packages (Debian), requirements.lock (Python, into .venv).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=KEEP,WCCPD_LAB_DIR)
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: setup
+setup: .venv/.complete ## install what tests and demo need: Debian packages, .venv
+
+.PHONY: packages
+packages:
+	@$(SUDO) setup/install-packages
+
+# Packages come first: python3-venv is one of them. Debian's answer costs no time once they are there.
+.venv/.complete: requirements.lock pyproject.toml | packages
+	test -x $(PYTHON) || python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: test
+test: lint ## the whole test suite; what needs GRE devices runs in a VM where the kernel has none
+	$(SUDO) $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+.PHONY: demo
+demo: setup ## the whole architecture on this machine; KEEP=1 leaves it running
+	@$(SUDO) $(PYTHON) -m lab demo $(if $(KEEP),--keep)
+
+.PHONY: down
+down: ## remove a lab that KEEP=1 left running
+	@$(SUDO) $(PYTHON) -m lab down
+
+.PHONY: lock
+lock: ## write requirements.lock anew from pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/pip-compile --quiet --upgrade --extra dev --all-build-deps \
+	  --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-emit-options --output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## remove everything that was built or installed into this folder
+	$(SUDO) rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	$(SUDO) find . -name __pycache__ -type d -prune -exec rm -rf {} +
