@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bgp.events import Advertisement, PeerSpec, PrefixRule, SpeakerSpec
+from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
 from wccpd.plan.compile import Policy
 from wccpd.plan.marks import MarkLayout
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from config import Config
-    from config.model import Service, Tunnel
+    from config.model import Bgp, Service, Tunnel
 
 
 def service_key(service: Service) -> ServiceKey:
@@ -84,4 +86,45 @@ def tunnel_device(config: Config, tunnel: Tunnel) -> GreDevice:
         ttl=tunnel.ttl,
         mtu_bytes=tunnel.mtu_bytes,
         addresses=(tunnel.inside_interface,),
+    )
+
+
+def speaker_spec(config: Config) -> SpeakerSpec | None:
+    """What gobgpd should be; None without BGP. Two sessions per tunnel, as the Transit Gateway has it."""
+    if config.bgp is None:
+        return None
+    settings = config.bgp
+    return SpeakerSpec(
+        asn=settings.asn,
+        router_id=config.router.id,
+        peers=tuple(
+            PeerSpec(
+                address=neighbor,
+                asn=settings.peer_asn,
+                local_address=tunnel.inside_interface.ip,
+                interface=config.device_name(tunnel),
+                description=tunnel.name,
+                hold_time_seconds=settings.hold_time_seconds,
+                keepalive_seconds=settings.keepalive_seconds,
+                connect_retry_seconds=settings.connect_retry_seconds,
+            )
+            for tunnel in config.tunnels
+            for neighbor in tunnel.bgp_neighbors
+        ),
+        advertisements=tuple(Advertisement(prefix) for prefix in settings.advertise),
+        accepted=_accepted(settings),
+        listen_port=settings.listen_port,
+    )
+
+
+def rib_policy(config: Config) -> RibPolicy:
+    """What may be learned: the accepted ranges, and nothing that covers a tunnel's own outer address."""
+    accepted = _accepted(config.bgp) if config.bgp is not None else ()
+    return RibPolicy(accepted, tuple(tunnel.remote for tunnel in config.tunnels))
+
+
+def _accepted(settings: Bgp) -> tuple[PrefixRule, ...]:
+    return tuple(
+        PrefixRule(network, network.prefixlen, max(network.prefixlen, settings.accept_max_length))
+        for network in settings.accept
     )
