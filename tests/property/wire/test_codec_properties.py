@@ -1,0 +1,129 @@
+"""What must hold for every message and for every octet string."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.property.wire.strategies import messages
+from tests.unit.wire.vectors import VECTORS, Vector
+from wccpd.wire.errors import WireError, WireReason
+from wccpd.wire.framing import read_frame
+from wccpd.wire.messages import Message, decode_message, encode_message, peek_service
+from wccpd.wire.security import check_digest, matching_key_variant, peek_security
+
+passwords = st.binary(min_size=1, max_size=8)
+recorded = st.sampled_from([vector.datagram for vector in VECTORS])
+
+
+def attempt(read: Callable[[bytes], object], octets: bytes) -> object:
+    """What was read, or the refusal; any other exception goes through."""
+    try:
+        return read(octets)
+    except WireError as error:
+        return error
+
+
+def survive(octets: bytes) -> None:
+    """Every way in either works or raises `WireError`; what was read can be shown and written again."""
+    assert peek_security(octets) in {True, False}
+    assert check_digest(octets, b"abcdefgh") is (matching_key_variant(octets, b"abcdefgh") == "exact")
+    service, message = attempt(peek_service, octets), attempt(decode_message, octets)
+    for refusal in (service, message):
+        if isinstance(refusal, WireError):
+            assert refusal.reason in WireReason
+            assert 0 <= refusal.offset <= max(len(octets), 8)
+            assert str(refusal)
+    if isinstance(message, Message):
+        assert message.service == service
+        assert str(message)
+        assert repr(message)
+        assert decode_message(encode_message(message)) == message
+
+
+@given(messages)
+def test_every_message_survives_encoding_and_decoding(message: Message) -> None:
+    octets = encode_message(message)
+    again = decode_message(octets)
+    assert again == message
+    assert encode_message(again) == octets
+
+
+@given(messages, passwords, st.booleans())
+def test_every_signed_message_verifies(message: Message, password: bytes, dual_valid: bool) -> None:
+    octets = encode_message(message, password=password, dual_valid=dual_valid)
+    assert check_digest(octets, password)
+    assert check_digest(octets + b"tail", password)
+    assert peek_service(octets) == message.service
+
+
+@given(messages)
+def test_the_dual_valid_form_of_every_message_is_found_by_steps_of_four_and_of_eight(
+    message: Message,
+) -> None:
+    octets = encode_message(message, dual_valid=True)
+    by_four = [number for number, _, _ in read_frame(octets).spans]
+    by_eight, offset = [], 8
+    while offset < len(octets):
+        number, length = struct.unpack_from("!HH", octets, offset)
+        by_eight.append(number)
+        offset += length + 8
+    assert by_four[::2] == by_eight
+    assert set(by_four[1::2]) == {0x7FFF}
+
+
+@given(st.binary(max_size=600))
+@example(b"")
+def test_any_octets_decode_or_are_refused_with_a_reason(octets: bytes) -> None:
+    survive(octets)
+
+
+@given(st.sampled_from([10, 11, 12, 13]), st.integers(0, 2), st.binary(max_size=600))
+def test_any_octets_behind_a_valid_header_decode_or_are_refused(number: int, minor: int, body: bytes) -> None:
+    survive(struct.pack("!IBBH", number, 2, minor, len(body)) + body)
+
+
+@given(recorded | messages.map(encode_message), st.data())
+def test_a_valid_beginning_with_a_random_tail_decodes_or_is_refused(
+    octets: bytes, data: st.DataObject
+) -> None:
+    kept = data.draw(st.integers(0, len(octets)), label="octets kept")
+    survive(octets[:kept] + data.draw(st.binary(max_size=64), label="tail"))
+
+
+@given(recorded | messages.map(encode_message), st.data())
+def test_a_message_with_a_few_octets_changed_decodes_or_is_refused(
+    octets: bytes, data: st.DataObject
+) -> None:
+    changed = bytearray(octets)
+    positions = st.integers(0, len(octets) - 1)
+    for position, octet in data.draw(st.lists(st.tuples(positions, st.integers(0, 255)), max_size=6)):
+        changed[position] = octet
+    survive(bytes(changed))
+
+
+@given(
+    recorded | messages.map(encode_message),
+    st.sampled_from([0, 1, 4, 32, 255, 65535, 2**31, 2**32 - 1]),
+    st.data(),
+)
+def test_a_message_with_a_lying_length_or_count_decodes_or_is_refused(
+    octets: bytes, lie: int, data: st.DataObject
+) -> None:
+    size = 4 if lie > 0xFFFF else data.draw(st.sampled_from([2, 4]), label="octets of the field")
+    position = data.draw(st.integers(0, (len(octets) - size) // 2), label="position") * 2
+    survive(octets[:position] + lie.to_bytes(size, "big") + octets[position + size :])
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_a_recorded_datagram_cut_anywhere_is_refused(vector: Vector) -> None:
+    octets = vector.datagram
+    for length in range(len(octets)):
+        with pytest.raises(WireError):
+            decode_message(octets[:length])
+        header = octets[:6] + max(length - 8, 0).to_bytes(2, "big")
+        survive((header + octets[8:length])[:length])
