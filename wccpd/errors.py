@@ -25,4 +25,5 @@ class KernelError(Exception):
         self.errno = errno
         self.detail = detail
         said = os.strerror(errno) if errno else "refused"
-        super().__init__(f"{verb} {obj}: {said}" + (f" ({detail})" if detail else ""))
+        more = f" ({detail})" if detail and detail != said else ""
+        super().__init__(f"{verb} {obj}: {said}{more}")

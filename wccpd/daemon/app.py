@@ -9,6 +9,7 @@ that is ours is removed. A crash removes nothing: the kernel goes on redirecting
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -90,18 +91,16 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        try:
-            await self._wccp.open()
-            async with ControlServer(self.status, self._config.control.socket):
-                await self._serve()
-        except OSError as error:
-            log.error("cannot_listen", reason=f"UDP port 2048: {error.strerror or error}")
-            return ExitCode.FAILURE
-        except ControlSocketError as error:
-            log.error("cannot_listen", reason=str(error))
-            return ExitCode.FAILURE
-        finally:
-            self._wccp.close()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._wccp.close)
+            try:
+                await self._wccp.open()
+                await stack.enter_async_context(ControlServer(self.status, self._config.control.socket))
+            except (OSError, ControlSocketError) as error:
+                # Nothing has been touched yet.
+                log.error("cannot_listen", reason=str(error))
+                return ExitCode.FAILURE
+            await self._serve()
         return ExitCode.OK
 
     async def _serve(self) -> None:

@@ -29,7 +29,7 @@ class WccpSocket:
         """Bind.
 
         Raises:
-            OSError: The address is not local, or the port is taken.
+            OSError: The address is not local, or the port is taken; the text names both.
         """
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -37,9 +37,9 @@ class WccpSocket:
             # the IP identification 0 for a repeat.
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
             sock.bind((str(self.local), WCCP_PORT))
-        except OSError:
+        except OSError as error:
             sock.close()
-            raise
+            raise OSError(error.errno, f"UDP {self.local}:{WCCP_PORT}: {error.strerror}") from error
         self._stream = await asyncio_dgram.from_socket(sock)
         self._stream._transport.max_size = MAX_DATAGRAM_BYTES
 

@@ -20,7 +20,7 @@ from wccpd.plan.marks import MAX_SLOT
 from wccpd.plan.model import MarkRule, TableRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from wccpd.plan.compile import Policy
 
@@ -58,7 +58,7 @@ class LinuxDataPlane:
             with _kernel("GRE devices", "list"):
                 present = gre.link.observe(self._ipr, self._prefix)
             for device in operations.ensure_devices:
-                with _kernel(f"device {device.name}", "configure"):
+                with _kernel(f"GRE device {device.name}", "configure", hints=_NO_GRE):
                     gre.link.ensure(self._ipr, device, present.get(device.name))
         for route in operations.add_routes:
             with _kernel(f"route default dev {route.device} table {route.table}", "add"):
@@ -121,13 +121,19 @@ def _route_attributes(route: TableRoute) -> dict[str, Any]:
     return {"family": AF_INET, "dst": "default", "table": route.table, "proto": route.protocol}
 
 
+_NO_GRE = {errno.EOPNOTSUPP: "this kernel has no GRE devices: load or build the module ip_gre"}
+
+
 @contextmanager
-def _kernel(obj: str, verb: str, tolerate: int | None = None) -> Iterator[None]:
+def _kernel(
+    obj: str, verb: str, *, tolerate: int | None = None, hints: Mapping[int, str] | None = None
+) -> Iterator[None]:
     """Translate what pyroute2 and /proc raise; an errno that means "already so" is no error."""
     try:
         yield
     except NetlinkError as error:
         if error.code != tolerate:
-            raise KernelError(obj, verb, error.code, str(error.args[-1])) from error
+            detail = (hints or {}).get(error.code, str(error.args[-1]))
+            raise KernelError(obj, verb, error.code, detail) from error
     except OSError as error:
         raise KernelError(obj, verb, error.errno or 0, error.strerror or "") from error

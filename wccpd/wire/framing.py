@@ -8,6 +8,7 @@ What is inside a component is not known here. Octets of the datagram past the me
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,8 +87,9 @@ def message_length(datagram: bytes) -> int:
     return read_header(datagram).end
 
 
+@lru_cache(maxsize=4)
 def read_frame(datagram: bytes) -> Frame:
-    """Find the components of a message.
+    """Find the components of a message. Remembered, for service, digest and contents are read one after another.
 
     Raises:
         WireError: Those of `read_header`, COMPONENT_UNALIGNED, TOO_MANY_COMPONENTS.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
-    from wccpd.wire.framing import Frame
+    from wccpd.wire.framing import Frame, Span
 
 _HEADER = struct.Struct("!IBBH")
 _DIGEST_OFFSET = 16
@@ -237,18 +237,12 @@ def decode_message(datagram: bytes) -> Message:
     if table is not None:
         reader.resolve = table.resolve
     values: dict[str, Any] = {}
-    for attribute, component_type, decode, mandatory, recurs in slots:
-        span = frame.first.get(component_type)
+    for slot in slots:
+        span = frame.first.get(slot.component_type)
         if span is not None:
-            _, offset, end = span
-            value = _recurring(decode, datagram[offset:end]) if recurs else None
-            if value is None:
-                reader.move(offset, end, component_type)
-                value = decode(reader)
-                reader.finish()
-            values[attribute] = value
-        elif mandatory:
-            raise _missing(frame, component_type)
+            values[slot.attribute] = _read(slot, span, reader, datagram)
+        elif slot.mandatory:
+            raise _missing(frame, slot.component_type)
     if kind is RedirectAssign and len(values) == _ENVELOPE_COMPONENTS:
         raise _missing(frame, ComponentType.REDIRECT_ASSIGNMENT)
     if len(frame.spans) > len(values):
@@ -258,6 +252,17 @@ def decode_message(datagram: bytes) -> Message:
 
 
 _ENVELOPE_COMPONENTS = 2
+
+
+def _read(slot: _Slot, span: Span, reader: Reader, datagram: bytes) -> Any:  # noqa: ANN401 - the slot's own type
+    """Read one component of a datagram."""
+    component_type, offset, end = span
+    value = _recurring(slot.decode, datagram[offset:end]) if slot.recurs else None
+    if value is None:
+        reader.move(offset, end, component_type)
+        value = slot.decode(reader)
+        reader.finish()
+    return value
 
 
 @lru_cache(maxsize=1024)
@@ -282,10 +287,7 @@ def peek_service(datagram: bytes) -> ServiceInfo:
     span = frame.first.get(ComponentType.SERVICE_INFO)
     if span is None:
         raise _missing(frame, ComponentType.SERVICE_INFO)
-    component_type, offset, end = span
-    reader = Reader(datagram, offset, end, component_type)
-    service = ServiceInfo.decode(reader)
-    reader.finish()
+    service: ServiceInfo = _read(_SERVICE, span, Reader(datagram, 0, 0), datagram)
     return service
 
 
