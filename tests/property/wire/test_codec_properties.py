@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire.strategies import messages
@@ -17,6 +17,8 @@ from wccpd.wire.messages import Message, decode_message, encode_message, peek_se
 from wccpd.wire.security import check_digest, matching_key_variant, peek_security
 
 passwords = st.binary(min_size=1, max_size=8)
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no fault of the codec."""
 recorded = st.sampled_from([vector.datagram for vector in VECTORS])
 
 
@@ -45,6 +47,7 @@ def survive(octets: bytes) -> None:
         assert decode_message(encode_message(message)) == message
 
 
+@unhurried
 @given(messages)
 def test_every_message_survives_encoding_and_decoding(message: Message) -> None:
     octets = encode_message(message)
@@ -53,6 +56,7 @@ def test_every_message_survives_encoding_and_decoding(message: Message) -> None:
     assert encode_message(again) == octets
 
 
+@unhurried
 @given(messages, passwords, st.booleans())
 def test_every_signed_message_verifies(message: Message, password: bytes, dual_valid: bool) -> None:
     octets = encode_message(message, password=password, dual_valid=dual_valid)
@@ -61,6 +65,7 @@ def test_every_signed_message_verifies(message: Message, password: bytes, dual_v
     assert peek_service(octets) == message.service
 
 
+@unhurried
 @given(messages)
 def test_the_dual_valid_form_of_every_message_is_found_by_steps_of_four_and_of_eight(
     message: Message,
@@ -76,17 +81,20 @@ def test_the_dual_valid_form_of_every_message_is_found_by_steps_of_four_and_of_e
     assert set(by_four[1::2]) == {0x7FFF}
 
 
+@unhurried
 @given(st.binary(max_size=600))
 @example(b"")
 def test_any_octets_decode_or_are_refused_with_a_reason(octets: bytes) -> None:
     survive(octets)
 
 
+@unhurried
 @given(st.sampled_from([10, 11, 12, 13]), st.integers(0, 2), st.binary(max_size=600))
 def test_any_octets_behind_a_valid_header_decode_or_are_refused(number: int, minor: int, body: bytes) -> None:
     survive(struct.pack("!IBBH", number, 2, minor, len(body)) + body)
 
 
+@unhurried
 @given(recorded | messages.map(encode_message), st.data())
 def test_a_valid_beginning_with_a_random_tail_decodes_or_is_refused(
     octets: bytes, data: st.DataObject
@@ -95,6 +103,7 @@ def test_a_valid_beginning_with_a_random_tail_decodes_or_is_refused(
     survive(octets[:kept] + data.draw(st.binary(max_size=64), label="tail"))
 
 
+@unhurried
 @given(recorded | messages.map(encode_message), st.data())
 def test_a_message_with_a_few_octets_changed_decodes_or_is_refused(
     octets: bytes, data: st.DataObject
@@ -106,6 +115,7 @@ def test_a_message_with_a_few_octets_changed_decodes_or_is_refused(
     survive(bytes(changed))
 
 
+@unhurried
 @given(
     recorded | messages.map(encode_message),
     st.sampled_from([0, 1, 4, 32, 255, 65535, 2**31, 2**32 - 1]),

@@ -23,6 +23,7 @@ from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery
 CACHE = IPv4Address("10.1.0.11")
 OTHER_CACHE = IPv4Address("10.1.0.12")
 ROUTER = IPv4Address("10.0.0.1")
+ROUTER_INTERFACE = IPv4Address("10.1.0.1")
 CACHE_6 = IPv6Address("2001:db8::11")
 ROUTER_6 = IPv6Address("2001:db8::1")
 KEY = AssignmentKey(CACHE, 7)
@@ -45,7 +46,7 @@ HERE_I_AM = HereIAm(
 )
 I_SEE_YOU = ISeeYou(
     service=SERVICE,
-    identity=RouterIdentity(ROUTER, 6, ROUTER, (CACHE,)),
+    identity=RouterIdentity(ROUTER, 6, ROUTER_INTERFACE, (CACHE,)),
     view=RouterView(9, KEY, (ROUTER,), (HASH_IDENTITY,)),
     capabilities=OFFER,
 )
@@ -55,7 +56,7 @@ REDIRECT_ASSIGN = RedirectAssign(
         KEY, (RouterAssignment(ROUTER, 6, 9),), (CACHE, OTHER_CACHE), bytes((0, 1, 0x80, 0xFF)) * 64
     ),
 )
-REMOVAL_QUERY = RemovalQuery(service=SERVICE, query=RouterQuery(ROUTER, 7, ROUTER, CACHE))
+REMOVAL_QUERY = RemovalQuery(service=SERVICE, query=RouterQuery(ROUTER, 7, ROUTER_INTERFACE, CACHE))
 
 
 def component(number: int, body: bytes = b"") -> bytes:

@@ -19,6 +19,7 @@ from tests.unit.wire.samples import (
     REDIRECT_ASSIGN,
     REMOVAL_QUERY,
     ROUTER,
+    ROUTER_INTERFACE,
     SERVICE,
     SET,
 )
@@ -77,6 +78,7 @@ def test_both_codecs_read_the_same_out_of_our_i_see_you() -> None:
     assert (service.flags, service.ports) == (0x11, [80, 8080, 0, 0, 0, 0, 0, 0])
     identity = packet.component(second.RouterIdentity)
     assert (identity.router_id, identity.receive_id, identity.caches) == (str(ROUTER), 6, [str(CACHE)])
+    assert identity.sent_to == str(ROUTER_INTERFACE)
     view = packet.component(second.RouterView)
     assert (view.change_number, view.key_address, view.key_change_number) == (9, str(CACHE), 7)
     assert [(each.form, each.u, len(each.sets), each.weight, each.status) for each in view.caches] == [

@@ -269,6 +269,23 @@ def test_a_table_of_an_unknown_address_family_is_refused() -> None:
     assert reason(table(25, 16, 0, b"")) is WireReason.ADDRESS_FAMILY
 
 
+@pytest.mark.parametrize(
+    ("inner", "expected"), [(8, WireReason.COMPONENT_TOO_SHORT), (0, WireReason.COMPONENT_TOO_SHORT)]
+)
+def test_extended_assignment_data_whose_length_does_not_fit_is_refused(
+    inner: int, expected: WireReason
+) -> None:
+    identity = component(3, words(int(CACHE), 6) + struct.pack("!HH", 3, inner) + bytes(4))
+    assert reason(here_i_am(identity=identity, minor=1)) is expected
+
+
+def test_extended_assignment_data_longer_than_its_contents_is_refused() -> None:
+    identity = component(3, words(int(CACHE), 6) + component(3, bytes(8)))
+    error = refusal(here_i_am(identity=identity, minor=1))
+    assert error.reason is WireReason.COMPONENT_TRAILING_OCTETS
+    assert error.component == 3
+
+
 # Service and security
 
 

@@ -89,6 +89,15 @@ def test_an_optional_component_past_the_end_is_left_aside(length: int) -> None:
     assert tolerated(octets) == [WireReason.COMPONENT_PAST_END]
 
 
+def test_a_component_that_reaches_beyond_the_message_into_the_rest_of_the_datagram_is_left_aside() -> None:
+    whole = here_i_am(component(8, component(1, words(2))))
+    octets = whole[:6] + (len(whole) - 16).to_bytes(2, "big") + whole[8:]
+    message = decode_message(octets)
+    assert isinstance(message, HereIAm)
+    assert message.capabilities is None
+    assert tolerated(octets) == [WireReason.COMPONENT_PAST_END]
+
+
 def test_an_unknown_capability_is_skipped_and_kept() -> None:
     message = decode_message(here_i_am(component(8, component(900, b"abcd") + component(1, words(2)))))
     assert isinstance(message, HereIAm)
