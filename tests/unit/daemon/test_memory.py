@@ -66,8 +66,15 @@ def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"format": 2}', '{"format": 1, "boot_id": "x", "saved_at": 0, "engine": {"groups": [1]}}']
-)  # fmt: skip
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "boot_id": "x", "saved_at": 0, "engine": {"groups": [1]}}',
+    ],
+)
 def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: Path, content: str) -> None:
     path = tmp_path / "engine.json"
     path.write_text(content)

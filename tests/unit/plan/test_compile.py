@@ -101,7 +101,11 @@ EVERY_KEY = ServiceFlags(0xF)
 @pytest.mark.parametrize(
     ("info", "condition", "hash_key"),
     [
-        (dynamic(6, DEFINED | ServiceFlags.SOURCE_IP_HASH, 8080, 80), "ip protocol 6 th dport { 80, 8080 }", "ip saddr"),
+        (
+            dynamic(6, DEFINED | ServiceFlags.SOURCE_IP_HASH, 8080, 80),
+            "ip protocol 6 th dport { 80, 8080 }",
+            "ip saddr",
+        ),
         (
             dynamic(6, DEFINED | ServiceFlags.PORTS_SOURCE | ServiceFlags.DESTINATION_IP_HASH, 80),
             "ip protocol 6 th sport { 80 }",
@@ -112,7 +116,7 @@ EVERY_KEY = ServiceFlags(0xF)
         (dynamic(6, EVERY_KEY), "ip protocol 6", "ip saddr . ip daddr . th sport . th dport"),
         (dynamic(47, ServiceFlags(0)), "ip protocol 47", "ip daddr"),
     ],
-)  # fmt: skip
+)
 def test_a_definition_becomes_a_condition_and_a_hash_key(
     info: ServiceInfo, condition: str, hash_key: str
 ) -> None:
