@@ -38,18 +38,6 @@ def observe(ipr: IPRoute, prefix: str) -> dict[str, ObservedGre]:
     return found
 
 
-def foreign_devices(ipr: IPRoute, prefix: str) -> frozenset[str]:
-    """Devices that carry our prefix but are no GRE devices: somebody else's, never touched."""
-    names = set()
-    for message in ipr.get_links():
-        name = message.get_attr("IFLA_IFNAME")
-        info = message.get_attr("IFLA_LINKINFO")
-        kind = None if info is None else info.get_attr("IFLA_INFO_KIND")
-        if name.startswith(prefix) and kind != "gre":
-            names.add(name)
-    return frozenset(names)
-
-
 def ensure(ipr: IPRoute, wanted: GreDevice, present: ObservedGre | None) -> None:
     """Make the device exist as specified, up and addressed."""
     if present is not None and not present.same_tunnel(wanted):

@@ -49,7 +49,6 @@ class LinuxDataPlane:
                 rules=frozenset(self._rules()),
                 routes=frozenset(self._routes(names)),
                 nft=self._nft.observe(),
-                foreign_devices=gre.link.foreign_devices(self._ipr, self._prefix),
             )
 
     def apply(self, operations: Operations) -> None:
@@ -58,7 +57,7 @@ class LinuxDataPlane:
             with _kernel("GRE devices", "list"):
                 present = gre.link.observe(self._ipr, self._prefix)
             for device in operations.ensure_devices:
-                with _kernel(f"GRE device {device.name}", "configure", hints=_NO_GRE):
+                with _kernel(f"GRE device {device.name}", "configure", hints=_DEVICE_HINTS):
                     gre.link.ensure(self._ipr, device, present.get(device.name))
         for route in operations.add_routes:
             with _kernel(f"route default dev {route.device} table {route.table}", "add"):
@@ -121,7 +120,10 @@ def _route_attributes(route: TableRoute) -> dict[str, Any]:
     return {"family": AF_INET, "dst": "default", "table": route.table, "proto": route.protocol}
 
 
-_NO_GRE = {errno.EOPNOTSUPP: "this kernel has no GRE devices: load or build the module ip_gre"}
+_DEVICE_HINTS = {
+    errno.EOPNOTSUPP: "this kernel has no GRE devices: load or build the module ip_gre",
+    errno.EEXIST: "another device has this name, or another GRE device the same two addresses",
+}
 
 
 @contextmanager

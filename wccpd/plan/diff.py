@@ -37,13 +37,12 @@ class ObservedTable:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is really there of ours, and what bears our names without being ours."""
+    """What is really there of ours."""
 
     devices: Mapping[str, ObservedGre] = field(default_factory=dict)
     rules: frozenset[MarkRule] = frozenset()
     routes: frozenset[TableRoute] = frozenset()
     nft: ObservedTable | None = None
-    foreign_devices: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from wccpd.wire.enums import AddressFamily, ComponentType
+from wccpd.wire.enums import AddressFamily
 from wccpd.wire.errors import WireReason
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _ADDRESS: dict[AddressFamily, type[IPv4Address] | type[IPv6Address]] = {
 @dataclass(frozen=True, slots=True)
 class AddressTable:
     """The table of one message; layout on top of this module."""
-
-    TYPE: ClassVar = ComponentType.ADDRESS_TABLE
 
     family: AddressFamily
     addresses: tuple[IPAddress, ...]

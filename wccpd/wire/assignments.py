@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from wccpd.wire.elements import (
     AssignmentKey,
@@ -17,7 +17,7 @@ from wccpd.wire.elements import (
     read_router_assignments,
     write_addresses,
 )
-from wccpd.wire.enums import BUCKETS, MAX_CACHES, UNASSIGNED_BUCKET, AssignmentType, ComponentType
+from wccpd.wire.enums import BUCKETS, MAX_CACHES, UNASSIGNED_BUCKET, AssignmentType
 from wccpd.wire.errors import WireReason
 from wccpd.wire.masks import (
     AlternateMaskValueSet,
@@ -80,8 +80,6 @@ class AssignmentInfo:
     0: key (8); 8: R (4); 12: R router elements (12 each); then `HashBuckets`.
     """
 
-    TYPE: ClassVar = ComponentType.REDIRECT_ASSIGNMENT
-
     key: AssignmentKey
     routers: tuple[RouterAssignment, ...]
     caches: tuple[IPAddress, ...]
@@ -107,8 +105,6 @@ class AssignmentInfo:
 @dataclass(frozen=True, slots=True)
 class AssignmentMap:
     """Assignment Map (draft 5.6.11): m (4), m mask/value sets."""
-
-    TYPE: ClassVar = ComponentType.ASSIGN_MAP
 
     sets: tuple[MaskValueSet, ...]
 
@@ -149,8 +145,6 @@ class AlternateAssignment:
     then the body.
     """
 
-    TYPE: ClassVar = ComponentType.ALT_ASSIGNMENT
-
     key: AssignmentKey
     routers: tuple[RouterAssignment, ...]
     body: AssignmentBody
@@ -189,8 +183,6 @@ class AlternateAssignmentMap:
 
     0: assignment type (2); 2: octets that follow (2); 4: the body.
     """
-
-    TYPE: ClassVar = ComponentType.ALT_ASSIGNMENT_MAP
 
     body: AssignmentBody
 

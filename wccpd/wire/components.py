@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from wccpd.wire.elements import (
     AssignmentKey,
@@ -23,7 +23,6 @@ from wccpd.wire.elements import (
     write_addresses,
 )
 from wccpd.wire.enums import (
-    DIGEST_OCTETS,
     MAX_CACHES,
     PORTS,
     STANDARD_SERVICE_PRIORITY,
@@ -33,7 +32,6 @@ from wccpd.wire.enums import (
     ComponentType,
     ForwardingMethod,
     PacketReturnMethod,
-    SecurityOption,
     ServiceFlags,
     ServiceType,
 )
@@ -60,58 +58,12 @@ MAX_ELEMENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class SecurityInfo:
-    """Security Info (draft 5.6.1). 0: option (4); with MD5, 4: digest (16)."""
-
-    TYPE: ClassVar = ComponentType.SECURITY_INFO
-
-    option: SecurityOption = SecurityOption.NONE
-    digest: bytes = b""
-    """16 octets with MD5, else none."""
-
-    @classmethod
-    def decode(cls, reader: Reader) -> SecurityInfo:
-        """Read the body.
-
-        Raises:
-            WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
-        """
-        option = _SECURITY_OPTIONS.get(number := reader.uint32())
-        if option is None:
-            raise reader.fail(WireReason.SECURITY_OPTION, f"security option {number}")
-        expected = _DIGEST_OCTETS[option]
-        if reader.remaining != expected:
-            raise reader.fail(
-                WireReason.SECURITY_LENGTH,
-                f"security option {option.name} with {reader.remaining} octets, not {expected}",
-            )
-        return cls(option, reader.octets(expected))
-
-    def encode(self, writer: Writer) -> None:
-        """Write the body.
-
-        Raises:
-            ValueError: The digest does not fit the option.
-        """
-        if len(self.digest) != _DIGEST_OCTETS[self.option]:
-            raise ValueError(f"a digest of {len(self.digest)} octets with option {self.option.name}")
-        writer.uint32(self.option)
-        writer.octets(self.digest)
-
-
-_SECURITY_OPTIONS = {member.value: member for member in SecurityOption}
-_DIGEST_OCTETS = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceInfo:
     """Service Info (draft 5.6.2): which packets a service group is about.
 
     0: service type (1); 1: service ID (1); 2: priority (1); 3: IP protocol (1); 4: flags (4);
     8: eight ports (2 each).
     """
-
-    TYPE: ClassVar = ComponentType.SERVICE_INFO
 
     service_type: ServiceType
     service_id: int
@@ -209,8 +161,6 @@ class RouterIdentity:
     0: Router ID (4); 4: Receive ID (4); 8: Sent-To (4); 12: n (4); 16: n addresses.
     """
 
-    TYPE: ClassVar = ComponentType.ROUTER_ID_INFO
-
     router_id: IPAddress
     receive_id: int
     """1 to 2^32-1; the web-cache echoes it in its next HERE_I_AM."""
@@ -240,8 +190,6 @@ class RouterView:
     0: Member Change Number (4); 4: Assignment Key (8); 12: R (4); 16: R Router IDs;
     then C (4), C identity elements.
     """
-
-    TYPE: ClassVar = ComponentType.RTR_VIEW_INFO
 
     change_number: int
     key: AssignmentKey
@@ -280,8 +228,6 @@ class CacheView:
     0: change number (4); 4: R (4); 8: R times Router ID, Receive ID; then C (4), C addresses.
     """
 
-    TYPE: ClassVar = ComponentType.WC_VIEW_INFO
-
     change_number: int
     routers: tuple[RouterIdReceiveId, ...]
     caches: tuple[IPAddress, ...]
@@ -307,8 +253,6 @@ class RouterQuery:
 
     0: Router ID (4); 4: Receive ID (4); 8: Sent-To (4); 12: target web-cache (4).
     """
-
-    TYPE: ClassVar = ComponentType.QUERY_INFO
 
     router_id: IPAddress
     receive_id: int
@@ -337,8 +281,6 @@ class Capabilities:
 
     An absent element means the drafts' default: GRE, hash, GRE, 10 s, scales of 1.
     """
-
-    TYPE: ClassVar = ComponentType.CAPABILITIES_INFO
 
     forwarding: ForwardingMethod | None = None
     assignment: AssignmentMethod | None = None
@@ -418,8 +360,6 @@ _CAPABILITIES: dict[int, tuple[str, Callable[[Reader], object]]] = {
 @dataclass(frozen=True, slots=True)
 class CommandExtension:
     """Command Extension (draft 5.6.12): elements of command (2), length (2), data."""
-
-    TYPE: ClassVar = ComponentType.COMMAND_EXTENSION
 
     commands: tuple[Command | UnknownElement, ...]
 

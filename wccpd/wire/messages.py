@@ -27,7 +27,6 @@ from wccpd.wire.components import (
     RouterIdentity,
     RouterQuery,
     RouterView,
-    SecurityInfo,
     ServiceInfo,
 )
 from wccpd.wire.enums import (
@@ -43,7 +42,7 @@ from wccpd.wire.errors import Tolerated, WireError, WireReason
 from wccpd.wire.framing import HEADER_OCTETS, read_frame
 from wccpd.wire.identity import WebCacheIdentity
 from wccpd.wire.reader import Reader
-from wccpd.wire.security import sign
+from wccpd.wire.security import SecurityInfo, sign
 from wccpd.wire.writer import Writer, ipv4_field
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The MD5 digest (draft 5.6.1): MD5(key, message), the digest's own 16 octets taken as zero.
+"""Security Info and its MD5 digest (draft 5.6.1): MD5(key, message), the digest's own 16 octets taken as zero.
 
 The key is the password padded with zero octets to 8. It is no HMAC and has no nonce: the Receive ID is the
 only protection against replay. Which password belongs to which service is not known here.
@@ -8,19 +8,64 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from wccpd.wire.enums import DIGEST_OCTETS, PASSWORD_OCTETS, ComponentType, SecurityOption
-from wccpd.wire.errors import WireError
+from wccpd.wire.errors import WireError, WireReason
 from wccpd.wire.framing import read_frame
 
 if TYPE_CHECKING:
     from wccpd.wire.framing import Frame
+    from wccpd.wire.reader import Reader
+    from wccpd.wire.writer import Writer
 
 _OPTION_OCTETS = 4
 _MD5 = SecurityOption.MD5.to_bytes(_OPTION_OCTETS, "big")
 _NO_DIGEST = bytes(DIGEST_OCTETS)
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityInfo:
+    """Security Info (draft 5.6.1). 0: option (4); with MD5, 4: digest (16)."""
+
+    option: SecurityOption = SecurityOption.NONE
+    digest: bytes = b""
+    """16 octets with MD5, else none."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> SecurityInfo:
+        """Read the body.
+
+        Raises:
+            WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
+        """
+        option = _SECURITY_OPTIONS.get(number := reader.uint32())
+        if option is None:
+            raise reader.fail(WireReason.SECURITY_OPTION, f"security option {number}")
+        expected = _DIGEST_OCTETS[option]
+        if reader.remaining != expected:
+            raise reader.fail(
+                WireReason.SECURITY_LENGTH,
+                f"security option {option.name} with {reader.remaining} octets, not {expected}",
+            )
+        return cls(option, reader.octets(expected))
+
+    def encode(self, writer: Writer) -> None:
+        """Write the body.
+
+        Raises:
+            ValueError: The digest does not fit the option.
+        """
+        if len(self.digest) != _DIGEST_OCTETS[self.option]:
+            raise ValueError(f"a digest of {len(self.digest)} octets with option {self.option.name}")
+        writer.uint32(self.option)
+        writer.octets(self.digest)
+
+
+_SECURITY_OPTIONS = {member.value: member for member in SecurityOption}
+_DIGEST_OCTETS = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
 
 
 class KeyVariant(StrEnum):
