@@ -124,7 +124,7 @@ class AddressFamily(IntEnum):
 
 
 class OpenFlag(IntFlag):
-    """Flags of a peer: bits without a name are kept.
+    """Flags of a peer, at most 32 bits: those without a name are kept.
 
     The standard library remembers every combination it ever saw; a stranger could fill the memory with
     combinations of undefined bits, so these are made anew each time.
@@ -132,10 +132,10 @@ class OpenFlag(IntFlag):
 
     @classmethod
     def _missing_(cls, value: object) -> Any:  # noqa: ANN401 - the signature of enum
-        if isinstance(value, int) and value & ~sum(cls) > 0:
-            flags = int.__new__(cls, value)
+        if isinstance(value, int) and max(value, ~value) & ~sum(cls):
+            flags = int.__new__(cls, value & 0xFFFFFFFF)
             flags._name_ = None
-            flags._value_ = value
+            flags._value_ = value & 0xFFFFFFFF
             return flags
         return super()._missing_(value)
 

@@ -21,7 +21,6 @@ from wccpd.wire.components import (
     RouterIdentity,
     RouterQuery,
     RouterView,
-    SecurityInfo,
     ServiceInfo,
 )
 from wccpd.wire.elements import (
@@ -55,6 +54,7 @@ from wccpd.wire.identity import (
 )
 from wccpd.wire.masks import AlternateMaskValueSet, Mask, MaskValueSet, NumberedValues, Value
 from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery, UnknownComponent
+from wccpd.wire.security import SecurityInfo
 
 Addresses = st.SearchStrategy[IPv4Address] | st.SearchStrategy[IPv6Address]
 

@@ -7,9 +7,8 @@ import dataclasses
 import pytest
 
 from tests.unit.wire.vectors import VECTORS, Vector, look_up
-from wccpd.wire.components import SecurityInfo
 from wccpd.wire.messages import decode_message, encode_message
-from wccpd.wire.security import KeyVariant, check_digest, matching_key_variant
+from wccpd.wire.security import KeyVariant, SecurityInfo, check_digest, matching_key_variant
 
 each_vector = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 
