@@ -251,12 +251,15 @@ def decode_message(datagram: bytes) -> Message:
 
 
 _ENVELOPE_COMPONENTS = 2
+RECURRING_OCTETS = 64
+"""Longest body that is remembered: real ones have 24 to 40 octets, and strangers must not fill the memory."""
 
 
 def _read(slot: _Slot, span: Span, reader: Reader, datagram: bytes) -> Any:  # noqa: ANN401 - the slot's own type
     """Read one component of a datagram."""
     component_type, offset, end = span
-    value = _recurring(slot.decode, datagram[offset:end]) if slot.recurs else None
+    short = end - offset <= RECURRING_OCTETS
+    value = _recurring(slot.decode, datagram[offset:end]) if slot.recurs and short else None
     if value is None:
         reader.move(offset, end, component_type)
         value = slot.decode(reader)

@@ -24,9 +24,10 @@ from tests.unit.wire.samples import (
     SET,
 )
 from tests.unit.wire.vectors import HASH_HERE_I_AM
+from wccpd.wire import messages
 from wccpd.wire.assignments import AlternateAssignment, AssignmentMap, HashBuckets
-from wccpd.wire.components import CommandExtension, RouterView, ServiceInfo
-from wccpd.wire.elements import Command, RouterAssignment
+from wccpd.wire.components import Capabilities, CommandExtension, RouterView, ServiceInfo
+from wccpd.wire.elements import Command, RouterAssignment, UnknownElement
 from wccpd.wire.enums import CommandType, ServiceFlags
 from wccpd.wire.framing import read_frame
 from wccpd.wire.identity import MaskAssignment, WebCacheIdentity
@@ -197,6 +198,18 @@ def test_the_service_is_read_without_the_rest_of_the_message() -> None:
     _, offset, _ = read_frame(octets).first[3]
     broken = octets[: offset + 4] + b"\xff" * (len(octets) - offset - 4)
     assert peek_service(broken) == SERVICE
+
+
+def test_only_short_components_are_remembered() -> None:
+    def capabilities(octets: int) -> bytes:
+        unknown = (UnknownElement(900, bytes(octets)),)
+        return encode_message(dataclasses.replace(HERE_I_AM, capabilities=Capabilities(unknown=unknown)))
+
+    messages._recurring.cache_clear()
+    decode_message(capabilities(40))
+    remembered = messages._recurring.cache_info().currsize
+    decode_message(capabilities(4000))
+    assert remembered == messages._recurring.cache_info().currsize == 2
 
 
 def test_commands_are_found_by_their_kind() -> None:
