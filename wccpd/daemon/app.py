@@ -162,8 +162,9 @@ class _Daemon:
 
     _last_fault = ""
 
-    def status(self) -> Status:
-        """The status tree as of now."""
+    async def status(self) -> Status:
+        """The status tree as of now, counters included."""
+        await self._reconciler.refresh()
         now = time.monotonic()
         return build_status(
             Sources(

@@ -7,8 +7,9 @@ A failure is kept for status and tried again at the next round; what is in the k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wccpd.errors import KernelError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PERIOD_SECONDS = 5.0
 """How often drift is looked for and counters are read."""
+
+REFRESH_SECONDS = 1.0
+"""How long a reader of status waits for fresh counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,15 @@ class Reconciler:
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""
         await self._in_worker(self._look)
+
+    async def refresh(self) -> None:
+        """Bring `last.observed` up to date for a reader; a kernel that does not answer leaves the old one."""
+        with contextlib.suppress(TimeoutError, KernelError):
+            async with asyncio.timeout(REFRESH_SECONDS):
+                observed = await asyncio.get_running_loop().run_in_executor(
+                    self._worker, lambda: self._opened().observe()
+                )
+                self.last = replace(self.last, observed=observed)
 
     async def once(self) -> None:
         """One round for the newest view."""

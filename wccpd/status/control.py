@@ -1,7 +1,7 @@
 """The control API: HTTP and JSON on a unix socket, read by `wccpctl` and by whoever may open the socket.
 
 `GET /v1/status` is the status tree, `GET /v1/version` the versions; every error is `{"error": "…"}`. Reads
-only: it is given a function that returns the newest status, and knows nothing else of the daemon.
+only: it is given a function to await for the newest status, and knows nothing else of the daemon.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ControlSocketError(Exception):
 class ControlServer:
     """Serves the control API while its `async with` block runs."""
 
-    def __init__(self, read_status: Callable[[], Status], socket_path: Path) -> None:
+    def __init__(self, read_status: Callable[[], Awaitable[Status]], socket_path: Path) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
-            read_status: returns the newest status tree; called in the event loop, once per request.
+            read_status: awaited for the newest status tree, once per request.
             socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
         """
         self._path = socket_path
@@ -76,9 +76,9 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
 
-def _application(read_status: Callable[[], Status]) -> web.Application:
+def _application(read_status: Callable[[], Awaitable[Status]]) -> web.Application:
     async def status(_: web.Request) -> web.Response:
-        return web.json_response(to_document(read_status()))
+        return web.json_response(to_document(await read_status()))
 
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"software_version": __version__, "status_version": SCHEMA_VERSION})

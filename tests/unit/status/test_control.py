@@ -44,25 +44,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "control.sock"
 
 
+async def soon(status: Status) -> Status:
+    return status
+
+
 async def ask(path: Path, resource: str, timeout_seconds: float = 5.0) -> object:
     return await asyncio.to_thread(client.fetch, path, resource, timeout_seconds=timeout_seconds)
 
 
 async def test_a_reader_gets_the_newest_status(path: Path, healthy: Status, bgp_down: Status) -> None:
     newest = [healthy]
-    async with ControlServer(lambda: newest[-1], path):
+    async with ControlServer(lambda: soon(newest[-1]), path):
         assert from_document(await ask(path, "/v1/status")) == healthy
         newest.append(bgp_down)
         assert from_document(await ask(path, "/v1/status")) == bgp_down
 
 
 async def test_versions_can_be_asked(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         assert await ask(path, "/v1/version") == {"software_version": __version__, "status_version": 1}
 
 
 async def test_an_unknown_resource_is_a_json_error(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         with pytest.raises(client.UnreachableError, match="wccpd answered 404: GET /v1/nothing: not found"):
             await ask(path, "/v1/nothing")
 
@@ -70,10 +74,10 @@ async def test_an_unknown_resource_is_a_json_error(path: Path, healthy: Status) 
 async def test_a_fault_of_ours_is_a_json_error_and_the_next_request_is_answered(
     path: Path, healthy: Status
 ) -> None:
-    answers = iter([healthy])
+    answers = [healthy]
 
-    def failing_second() -> Status:
-        return next(answers)
+    async def failing_second() -> Status:
+        return answers.pop()
 
     async with ControlServer(failing_second, path):
         await ask(path, "/v1/status")
@@ -85,7 +89,7 @@ async def test_a_fault_of_ours_is_a_json_error_and_the_next_request_is_answered(
 async def test_the_socket_is_for_owner_and_group_and_goes_away_at_the_end(
     path: Path, healthy: Status
 ) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         mode = path.stat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o660
@@ -97,14 +101,14 @@ async def test_a_socket_left_by_a_killed_daemon_is_replaced(path: Path, healthy:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
         left_behind.listen()
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         assert await ask(path, "/v1/version")
 
 
 async def test_the_socket_of_a_running_daemon_is_left_alone(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         with pytest.raises(ControlSocketError, match="another wccpd is running"):
-            async with ControlServer(lambda: healthy, path):
+            async with ControlServer(lambda: soon(healthy), path):
                 pass
         assert await ask(path, "/v1/version")
 
@@ -113,7 +117,7 @@ async def test_a_file_in_the_way_is_not_removed(path: Path, healthy: Status) -> 
     path.parent.mkdir()
     path.write_text("precious")
     with pytest.raises(ControlSocketError, match="is in the way"):
-        async with ControlServer(lambda: healthy, path):
+        async with ControlServer(lambda: soon(healthy), path):
             pass
     assert path.read_text() == "precious"
 
@@ -121,12 +125,12 @@ async def test_a_file_in_the_way_is_not_removed(path: Path, healthy: Status) -> 
 async def test_a_directory_that_cannot_be_made_is_an_error_in_words(tmp_path: Path, healthy: Status) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ControlSocketError, match=r"cannot prepare .*: file exists"):
-        async with ControlServer(lambda: healthy, tmp_path / "file" / "control.sock"):
+        async with ControlServer(lambda: soon(healthy), tmp_path / "file" / "control.sock"):
             pass
 
 
 async def test_a_socket_that_another_daemon_replaced_is_not_removed(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         path.unlink()
         path.touch()
     assert path.exists()
@@ -194,7 +198,7 @@ async def test_wccpctl_status_shows_the_screen_and_ends_with_0_although_nothing_
 
 
 async def test_wccpctl_status_as_json_is_the_whole_tree(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: healthy, path):
+    async with ControlServer(lambda: soon(healthy), path):
         result = await wccpctl("--socket", str(path), "status", "-o", "json")
     assert result.exit_code == ExitCode.OK
     assert from_document(json.loads(result.stdout)) == healthy
