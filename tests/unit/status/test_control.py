@@ -191,7 +191,7 @@ def test_a_missing_permission_is_said_with_its_remedy(path: Path) -> None:
 async def test_wccpctl_status_shows_the_screen_and_ends_with_0_although_nothing_is_inspected(
     path: Path, bgp_down: Status
 ) -> None:
-    async with ControlServer(lambda: bgp_down, path):
+    async with ControlServer(lambda: soon(bgp_down), path):
         result = await wccpctl("--socket", str(path), "status")
     assert (result.exit_code, result.stderr) == (ExitCode.OK, "")
     assert result.stdout == text.plain(bgp_down) + "\n"
@@ -205,7 +205,7 @@ async def test_wccpctl_status_as_json_is_the_whole_tree(path: Path, healthy: Sta
 
 
 async def test_wccpctl_refuses_the_status_of_another_version_with_3(path: Path, healthy: Status) -> None:
-    async with ControlServer(lambda: replace(healthy, version=2), path):
+    async with ControlServer(lambda: soon(replace(healthy, version=2)), path):
         result = await wccpctl("--socket", str(path), "status")
     assert (result.exit_code, result.stdout) == (ExitCode.UNREACHABLE, "")
     assert result.stderr == "wccpctl: the daemon's status has version 2, this command reads 1\n"
