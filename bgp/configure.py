@@ -45,10 +45,13 @@ async def ensure_global(client: Client, spec: SpeakerSpec) -> bool:
     return True
 
 
-async def ensure_policies(client: Client, spec: SpeakerSpec) -> None:
-    """Put our two policies in force; sessions that are up are judged anew if that changed anything."""
-    if await client.ensure_policies(import_policy(spec), export_policy(spec)) and await client.peers():
-        await client.soft_reset()
+async def ensure_policies(client: Client, spec: SpeakerSpec) -> bool:
+    """Put our two policies in force.
+
+    Returns:
+        Whether that changed anything: sessions that are up must then be judged anew.
+    """
+    return await client.ensure_policies(import_policy(spec), export_policy(spec))
 
 
 async def ensure_peers(client: Client, spec: SpeakerSpec) -> tuple[str, ...]:

@@ -214,7 +214,7 @@ class Rib:
     def reconfigure(self, policy: RibPolicy, next_hops: Mapping[IPAddress, NextHop]) -> None:
         """Take new limits and neighbours: paths that are no longer allowed go.
 
-        Paths that only now become allowed come with the stream's next snapshot.
+        Paths that only now become allowed come when gobgpd judges all anew (`Speaker.reconfigure`).
         """
         self._policy = policy
         for address in self._neighbours.keys() - next_hops.keys():

@@ -133,7 +133,10 @@ class Speaker:
         return await self.advertise(False, timeout_seconds)
 
     def reconfigure(self, spec: SpeakerSpec) -> None:
-        """Bring gobgpd to another specification. The caller reconfigures the `Rib` in the same breath."""
+        """Bring gobgpd to another specification.
+
+        All paths are then judged anew, also where only the `Rib` has other limits: reconfigure that one first.
+        """
         self._spec = spec
         self._wake.set()
 
@@ -291,8 +294,10 @@ class Speaker:
         spec, before = self._spec, self._told_spec
         started = await ensure_global(client, spec)
         self._configured += started
-        await ensure_policies(client, spec)
+        new_policies = await ensure_policies(client, spec)
         refused = await ensure_peers(client, spec)
+        if not started and (new_policies or (before is not None and spec is not before)):
+            await client.soft_reset()
         kept = {each.prefix for each in spec.advertisements}
         for gone in before.advertisements if before is not None else ():
             if gone.prefix not in kept:

@@ -1,8 +1,8 @@
 """A transit gateway made of two BIRD instances, and a gobgpd, in namespaces of their own.
 
-                 wt-<pid>-r                       wt-<pid>-t
-      gobgpd 169.254.6.1  tun-a ---- veth ---- a  169.254.6.2 (BIRD 1), 169.254.6.3 (BIRD 2)
-             169.254.7.1  tun-b ---- veth ---- b  169.254.7.2 (BIRD 1), 169.254.7.3 (BIRD 2)
+                 wt-<pid>-0-r                     wt-<pid>-1-t
+      gobgpd 169.254.6.1  tun-a ---- veth ---- tgw-a  169.254.6.2 (BIRD 1), 169.254.6.3 (BIRD 2)
+             169.254.7.1  tun-b ---- veth ---- tgw-b  169.254.7.2 (BIRD 1), 169.254.7.3 (BIRD 2)
 
 The veth pairs stand for GRE tunnels. Each BIRD is one of the transit gateway's two speakers, on all tunnels: a
 single BIRD cannot hold two sessions to one remote address. gobgpd's socket is in a temporary folder, so a
@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
-import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Self
+
+from tests.support.namespaces import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 ROUTER_ASN = 64513
 TGW_ASN = 64512
@@ -41,24 +45,13 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _ENVIRONMENT = {**os.environ, "PATH": _PATH}
 
 
-def run(*command: str) -> str:
-    """Run a command to its end and give its output."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20, env=_ENVIRONMENT)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll until `condition` holds.
-
-    Raises:
-        AssertionError: It did not within `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
+def _start(namespace: Namespace, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["ip", "netns", "exec", namespace.name, *command],
+        env=_ENVIRONMENT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
 
 
 @dataclass
@@ -66,7 +59,7 @@ class Bird:
     """One of the transit gateway's two speakers."""
 
     number: int
-    namespace: str
+    namespace: Namespace
     folder: Path
     passive: bool
     prefixes: tuple[str, ...] = ()
@@ -83,12 +76,14 @@ class Bird:
 
     def start(self) -> None:
         config = self._write_config()
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, "bird", "-f", "-c", config, "-s", self.control,
-             "-P", self.folder / f"bird{self.number}.pid"],
-            env=_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=(self.folder / f"bird{self.number}.log").open("ab"),
-        )  # fmt: skip
-        wait_until(self.control.exists, 5, "BIRD's control socket")
+        pid_file = self.folder / f"bird{self.number}.pid"
+        command = ["bird", "-f", "-c", str(config), "-s", str(self.control), "-P", str(pid_file)]
+        with (self.folder / f"bird{self.number}.log").open("ab") as log:
+            self.process = _start(self.namespace, command, log)
+        deadline = time.monotonic() + 5
+        while not self.control.exists():
+            assert time.monotonic() < deadline, "BIRD opened no control socket within 5 s"
+            time.sleep(0.02)
 
     def announce(self, prefixes: Iterable[str], looped: Iterable[str] = ()) -> None:
         """Announce exactly these prefixes from now on."""
@@ -97,7 +92,13 @@ class Bird:
         self.ask("configure")
 
     def ask(self, question: str) -> str:
-        return run("birdc", "-s", str(self.control), question)
+        """BIRD's answer; it exits with 1 when it finds no route, which is an answer too."""
+        command = ["birdc", "-s", str(self.control), *question.split()]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env=_ENVIRONMENT
+        )
+        assert "ready." in done.stdout, f"{question}: {done.stderr or done.stdout}"
+        return done.stdout
 
     def established(self) -> int:
         """How many of its sessions are up."""
@@ -127,73 +128,69 @@ class Bird:
         return path
 
 
-@dataclass
 class Lab:
-    """The two namespaces with what runs in them; use as a context manager."""
+    """The two namespaces with what runs in them; use as a context manager.
 
-    passive: bool = True
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="wt-bgp-")))
-    gobgpd: subprocess.Popen[bytes] | None = None
+    Args:
+        passive: Whether the transit gateway only listens. Else both sides dial.
+    """
 
-    def __post_init__(self) -> None:
-        self.router = f"wt-{os.getpid()}-r"
-        self.gateway = f"wt-{os.getpid()}-t"
-        self.birds = tuple(Bird(number, self.gateway, self.folder, self.passive) for number in (1, 2))
+    def __init__(self, *, passive: bool) -> None:
+        self._passive = passive
+        self._stack = ExitStack()
+        self.gobgpd: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> Path:
+        """gobgpd's API."""
         return self.folder / "gobgpd.sock"
 
     def __enter__(self) -> Self:
-        try:
-            self._make_namespaces()
+        with ExitStack() as stack:
+            self.router = stack.enter_context(Namespace("r"))
+            self.gateway = stack.enter_context(Namespace("t"))
+            self.folder = Path(stack.enter_context(TemporaryDirectory(prefix="wt-bgp-")))
+            stack.callback(self._end_processes)
+            for tunnel, third in TUNNELS.items():
+                far = tunnel.replace("tun-", "tgw-")
+                net = f"169.254.{third}"
+                self.router.connect(tunnel, f"{net}.1/29", self.gateway, far, f"{net}.2/29")
+                self.gateway.run("ip", "address", "add", f"{net}.3/29", "dev", far)
+            self.birds = tuple(Bird(number, self.gateway, self.folder, self._passive) for number in (1, 2))
             for bird in self.birds:
                 bird.start()
-        except BaseException:
-            self.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._stack.close()
 
-    def _make_namespaces(self) -> None:
-        for namespace in (self.router, self.gateway):
-            run("ip", "netns", "add", namespace)
-            run("ip", "-n", namespace, "link", "set", "lo", "up")
-        for tunnel, third in TUNNELS.items():
-            far = tunnel.removeprefix("tun-")
-            run("ip", "-n", self.router, "link", "add", tunnel, "type", "veth", "peer", "name", far,
-                "netns", self.gateway)  # fmt: skip
-            run("ip", "-n", self.router, "address", "add", f"169.254.{third}.1/29", "dev", tunnel)
-            for host in (2, 3):
-                run("ip", "-n", self.gateway, "address", "add", f"169.254.{third}.{host}/29", "dev", far)
-            run("ip", "-n", self.gateway, "link", "set", "dev", far, "up")
-            run("ip", "-n", self.router, "link", "set", "dev", tunnel, "up")
+    def announce(self, prefixes: Iterable[str], looped: Iterable[str] = ()) -> None:
+        """Let both speakers announce exactly these prefixes."""
+        for bird in self.birds:
+            bird.announce(prefixes, looped)
 
     def start_gobgpd(self) -> None:
         """Start an empty gobgpd; a socket left behind by a killed one is removed first, as the unit does."""
         self.socket.unlink(missing_ok=True)
-        self.gobgpd = subprocess.Popen(
-            ["ip", "netns", "exec", self.router, "gobgpd", f"--api-hosts=unix://{self.socket}", "--pprof-disable"],
-            env=_ENVIRONMENT, stdout=(self.folder / "gobgpd.log").open("ab"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        command = ["gobgpd", f"--api-hosts=unix://{self.socket}", "--pprof-disable"]
+        with (self.folder / "gobgpd.log").open("ab") as log:
+            self.gobgpd = _start(self.router, command, log)
+
+    def signal_gobgpd(self, number: signal.Signals) -> None:
+        """Send a signal to gobgpd."""
+        assert self.gobgpd is not None
+        self.gobgpd.send_signal(number)
 
     def kill_gobgpd(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
+        self.signal_gobgpd(signal.SIGKILL)
         assert self.gobgpd is not None
-        self.gobgpd.kill()
         self.gobgpd.wait(5)
         self.gobgpd = None
 
-    def close(self) -> None:
-        """End what runs and remove the namespaces and files."""
-        for process in (self.gobgpd, *(bird.process for bird in self.birds)):
+    def _end_processes(self) -> None:
+        for process in (self.gobgpd, *(bird.process for bird in getattr(self, "birds", ()))):
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait(5)
-        for namespace in (self.router, self.gateway):
-            subprocess.run(
-                ["ip", "netns", "delete", namespace], check=False, capture_output=True, env=_ENVIRONMENT
-            )
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,256 @@
+"""Speaker, table and kernel routes against a real gobgpd, with two BIRD instances as the transit gateway.
+
+The topology is drawn in tests/support/bgp_lab.py. Speaker and table run in the test's process, gobgpd and the
+routes are in the router's namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from bgp.events import (
+    Advertisement,
+    NextHop,
+    PeerSpec,
+    PrefixRule,
+    SessionState,
+    SpeakerSpec,
+    SpeakerState,
+)
+from bgp.rib import Rib, RibPolicy
+from bgp.speaker import Speaker
+from tests.support.bgp_lab import ROUTER_ASN, TGW_ASN, TUNNELS, Lab, missing_tools
+from wccpd.dataplane.routes import KernelRoutes
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "nothing is missing"),
+]
+
+DEFAULT = "0.0.0.0/0"
+SPOKES = ("10.1.0.0/16", "10.2.0.0/16")
+BOTH = frozenset(NextHop(tunnel) for tunnel in TUNNELS)
+PROTOCOL = 118
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(passive=False) as lab:
+        lab.announce(SPOKES)
+        yield lab
+
+
+def spec_for(lab: Lab) -> SpeakerSpec:
+    return SpeakerSpec(
+        asn=ROUTER_ASN,
+        router_id=IPv4Address("192.0.2.1"),
+        peers=tuple(
+            PeerSpec(bird.address(tunnel), TGW_ASN, IPv4Address(f"169.254.{third}.1"), tunnel)
+            for tunnel, third in TUNNELS.items()
+            for bird in lab.birds
+        ),
+        advertisements=(Advertisement(IPv4Network(DEFAULT)),),
+        accepted=(PrefixRule(IPv4Network("10.0.0.0/8"), 8, 28),),
+    )
+
+
+class Router:
+    """What the daemon does: the newest routes go to the kernel whenever the flag is up."""
+
+    def __init__(self, lab: Lab, spec: SpeakerSpec | None = None) -> None:
+        self.lab = lab
+        self.dirty = asyncio.Event()
+        spec = spec or spec_for(lab)
+        self.policy = RibPolicy(spec.accepted, settle_seconds=1.0)
+        self.rib = Rib(self.policy, spec.next_hops())
+        self.speaker = Speaker(spec, lab.socket, self.rib, self.dirty.set)
+        self.kernel = lab.router.call(KernelRoutes)
+        self.rib.adopt(self.kernel.observe().route_set(), time.monotonic())
+
+    async def write_routes(self) -> None:
+        while True:
+            await self.dirty.wait()
+            self.dirty.clear()
+            result = await asyncio.to_thread(self.kernel.sync, self.rib.route_set(), verify=False)
+            assert not result.errors
+
+    def in_kernel(self) -> set[str]:
+        shown = self.lab.router.run("ip", "route", "show", "proto", str(PROTOCOL))
+        return {line.split()[0] for line in shown.splitlines() if not line[0].isspace()}
+
+    def devices(self, prefix: str) -> set[str]:
+        shown = self.lab.router.run("ip", "route", "show", prefix).split()
+        return {shown[index + 1] for index, word in enumerate(shown) if word == "dev"}
+
+    def all_up(self) -> bool:
+        return all(each.state is SessionState.ESTABLISHED for each in self.speaker.view().sessions)
+
+    def default_seen(self) -> bool:
+        return all(bird.sees(DEFAULT) for bird in self.lab.birds)
+
+    def default_gone(self) -> bool:
+        return not any(bird.sees(DEFAULT) for bird in self.lab.birds)
+
+
+@asynccontextmanager
+async def running(lab: Lab, spec: SpeakerSpec | None = None) -> AsyncIterator[Router]:
+    router = Router(lab, spec)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(router.speaker.run(), name="speaker")
+            writer = group.create_task(router.write_routes(), name="routes")
+            try:
+                yield router
+            finally:
+                await router.speaker.close()
+                writer.cancel()
+    finally:
+        router.kernel.close()
+
+
+async def eventually(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+async def settled(router: Router) -> None:
+    await eventually(router.all_up, "all four sessions are up")
+    await eventually(lambda: router.in_kernel() == set(SPOKES), "the spokes are in the kernel")
+    await eventually(lambda: router.devices(SPOKES[0]) == set(TUNNELS), "both tunnels carry them")
+
+
+@pytest.mark.parametrize("passive", [True, False], ids=["gateway listens", "gateway dials too"])
+async def test_sessions_come_up_and_routes_go_both_ways(passive: bool) -> None:
+    with Lab(passive=passive) as lab:
+        lab.announce([*SPOKES, DEFAULT, "10.3.0.0/30", "192.0.2.0/24"], looped=["10.9.0.0/16"])
+        lab.start_gobgpd()
+        async with running(lab) as router:
+            assert await router.speaker.advertise(True, 10)
+            await settled(router)
+            assert router.rib.route_set().routes == {IPv4Network(each): BOTH for each in SPOKES}
+            await eventually(router.default_seen, "both speakers see our default")
+            assert await router.speaker.withdraw()
+            await eventually(router.default_gone, "no speaker sees our default", 5)
+            assert await router.speaker.withdraw(), "a second withdrawal changes nothing"
+            assert router.all_up()
+
+
+async def test_a_killed_gobgpd_is_configured_anew_while_the_kernel_keeps_the_routes(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await router.speaker.advertise(True)
+        await settled(router)
+        lab.kill_gobgpd()
+        await eventually(lambda: router.speaker.view().state is SpeakerState.UNREACHABLE, "loss noticed", 2)
+        await eventually(router.default_gone, "the gateway sees the loss", 5)
+        lab.announce(SPOKES[:1])
+        lab.start_gobgpd()
+        deadline = time.monotonic() + 30
+        while not (router.all_up() and router.default_seen() and router.in_kernel() == {SPOKES[0]}):
+            assert router.devices(SPOKES[0]) == set(TUNNELS), "the route was gone or lost a tunnel meanwhile"
+            assert time.monotonic() < deadline, "not as before within 30 s"
+            await asyncio.sleep(0.05)
+        view = router.speaker.view()
+        assert (view.state, view.configured) == (SpeakerState.RUNNING, 2)
+        assert router.rib.view().stale_paths == 0
+
+
+async def test_a_withdrawn_default_stays_withdrawn_after_a_restart_of_gobgpd(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        assert await router.speaker.advertise(True, 10)
+        await eventually(router.default_seen, "both speakers see our default")
+        assert await router.speaker.withdraw()
+        lab.kill_gobgpd()
+        lab.start_gobgpd()
+        await eventually(lambda: router.speaker.view().configured == 2, "configured anew")
+        await eventually(
+            lambda: bool(router.speaker.view().advertised is False), "told again to advertise nothing"
+        )
+        await eventually(router.all_up, "all four sessions are up")
+        assert router.default_gone()
+
+
+async def test_a_hung_gobgpd_is_found_within_five_seconds_and_used_again(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        lab.signal_gobgpd(signal.SIGSTOP)
+        try:
+            await eventually(
+                lambda: router.speaker.view().state is SpeakerState.UNREACHABLE, "hang noticed", 5
+            )
+            assert "does not answer" in router.speaker.view().reason
+            assert router.in_kernel() == set(SPOKES)
+        finally:
+            lab.signal_gobgpd(signal.SIGCONT)
+        await eventually(lambda: router.speaker.view().state is SpeakerState.RUNNING, "running again", 10)
+        assert router.speaker.view().configured == 1, "it was not restarted, so nothing was configured anew"
+
+
+async def test_a_new_life_of_ours_adopts_gobgpd_and_the_kernel_without_a_flap(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as first:
+        assert await first.speaker.advertise(True, 10)
+        await settled(first)
+        await eventually(first.default_seen, "both speakers see our default")
+    async with running(lab) as second:
+        assert second.rib.route_set().routes == {IPv4Network(each): BOTH for each in SPOKES}
+        await eventually(second.all_up, "the sessions are known to be up", 5)
+        assert second.default_seen(), "undecided means: left as found"
+        assert second.speaker.view().configured == 0
+        await eventually(lambda: not second.rib.view().relearning, "the tables are in", 10)
+        assert second.in_kernel() == set(SPOKES)
+        await eventually(lambda: all(each.received for each in second.speaker.view().sessions), "probed", 5)
+        assert {each.flops for each in second.speaker.view().sessions} == {0}
+
+
+async def test_another_router_id_makes_gobgpd_start_anew(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        router.speaker.reconfigure(replace(spec_for(lab), router_id=IPv4Address("192.0.2.2")))
+        await eventually(lambda: router.speaker.view().configured == 2, "started anew", 10)
+        await settled(router)
+
+
+async def test_reconfiguring_peers_and_ranges_takes_effect_without_touching_other_sessions(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        before = spec_for(lab)
+        after = replace(
+            before, peers=before.peers[:3], accepted=(PrefixRule(IPv4Network("10.1.0.0/16"), 16, 28),)
+        )
+        router.rib.reconfigure(replace(router.policy, accepted=after.accepted), after.next_hops())
+        router.speaker.reconfigure(after)
+        await eventually(lambda: router.in_kernel() == {SPOKES[0]}, "only the narrower range is left", 5)
+        await eventually(lambda: router.lab.birds[1].established() == 1, "the fourth session is gone")
+        assert router.all_up()
+        router.rib.reconfigure(router.policy, before.next_hops())
+        router.speaker.reconfigure(before)
+        await settled(router)
+
+
+async def test_losing_the_sessions_of_one_tunnel_moves_all_routes_to_the_other(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        lab.birds[0].ask("disable tun_a")
+        await eventually(lambda: lab.birds[0].established() == 1, "one session down", 5)
+        assert router.devices(SPOKES[0]) == set(TUNNELS), (
+            "the tunnel's other session still carries the routes"
+        )
+        lab.birds[1].ask("disable tun_a")
+        await eventually(lambda: router.devices(SPOKES[0]) == {"tun-b"}, "only the other tunnel is used", 5)
+        assert router.in_kernel() == set(SPOKES)
