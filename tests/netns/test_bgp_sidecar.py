@@ -78,6 +78,7 @@ class Router:
     async def write_routes(self) -> None:
         while True:
             await self.dirty.wait()
+            await asyncio.sleep(0.05)  # changes come one path at a time: take them together, as the daemon does
             self.dirty.clear()
             result = await asyncio.to_thread(self.kernel.sync, self.rib.route_set(), verify=False)
             assert not result.errors
@@ -240,6 +241,17 @@ async def test_reconfiguring_peers_and_ranges_takes_effect_without_touching_othe
         router.rib.reconfigure(router.policy, before.next_hops())
         router.speaker.reconfigure(before)
         await settled(router)
+
+
+async def test_prepending_and_med_reach_the_gateway(lab: Lab) -> None:
+    lab.start_gobgpd()
+    second_choice = Advertisement(IPv4Network(DEFAULT), med=50, prepend=2)
+    async with running(lab, replace(spec_for(lab), advertisements=(second_choice,))) as router:
+        await router.speaker.advertise(True)
+        await eventually(router.default_seen, "both speakers see our default")
+        seen = lab.birds[0].ask(f"show route {DEFAULT} all")
+        assert f"BGP.as_path: {ROUTER_ASN} {ROUTER_ASN} {ROUTER_ASN}\n" in seen
+        assert "BGP.med: 50" in seen
 
 
 async def test_losing_the_sessions_of_one_tunnel_moves_all_routes_to_the_other(lab: Lab) -> None:

@@ -250,6 +250,7 @@ def test_a_session_lost_while_paths_are_stale_takes_them_along() -> None:
     state(rib, A1, SessionState.IDLE, 4.0)
     assert hops(rib) == {TUN_B}
     rib.stream_lost(5.0)
+    learn(rib, B1, at=6.0)
     assert hops(rib) == {TUN_B}, "and they do not come back with the next break of the stream"
 
 

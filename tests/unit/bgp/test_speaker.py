@@ -147,6 +147,14 @@ async def test_a_gobgpd_restarted_empty_is_told_again_what_is_wanted(gobgpd: Fak
         assert speaker.view().configured == 2
 
 
+async def test_a_gobgpd_emptied_behind_an_unbroken_connection_is_told_again(gobgpd: FakeGobgpd) -> None:
+    async with speaking(gobgpd) as (speaker, _):
+        assert await speaker.advertise(True)
+        gobgpd.forget()
+        await eventually(lambda: len(gobgpd.peers) == 2 and len(gobgpd.paths) == 1)
+        assert speaker.view().configured == 2
+
+
 async def test_a_gobgpd_that_lost_a_peer_gets_it_back(gobgpd: FakeGobgpd) -> None:
     async with speaking(gobgpd) as (speaker, _):
         await eventually(lambda: len(gobgpd.peers) == 2)
