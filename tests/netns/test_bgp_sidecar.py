@@ -78,7 +78,7 @@ class Router:
     async def write_routes(self) -> None:
         while True:
             await self.dirty.wait()
-            await asyncio.sleep(0.05)  # changes come one path at a time: take them together, as the daemon does
+            await asyncio.sleep(0.05)  # changes come one by one: batch them, as the daemon does
             self.dirty.clear()
             result = await asyncio.to_thread(self.kernel.sync, self.rib.route_set(), verify=False)
             assert not result.errors
