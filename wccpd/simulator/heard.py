@@ -1,0 +1,44 @@
+"""What a cache makes of an I_SEE_YOU, whichever way it reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from wccpd.wire.elements import AssignmentKey
+    from wccpd.wire.enums import CapabilityType
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCache:
+    """A usable cache of a Router View."""
+
+    address: IPv4Address
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeardView:
+    """A Router View."""
+
+    change_number: int
+    key: AssignmentKey
+    caches: tuple[ListedCache, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What could be read; a reader that breaks off half-way has still learnt the first part."""
+
+    router_id: IPv4Address
+    receive_id: int
+    offer: dict[CapabilityType, int] | None = None
+    """Methods offered, as bit masks; None without a Capabilities Info."""
+    view: HeardView | None = None
+    """None when the reader broke off before it."""
+    shutdown_acknowledged: bool = False
+    fault: str = ""
+    """Why the reader broke off; empty when it read everything."""
