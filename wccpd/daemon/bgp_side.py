@@ -109,6 +109,7 @@ class BgpSide:
             except TimeoutError:
                 verify = True
             self._dirty.clear()
+            self._report()
             await self._sync(self._rib.route_set(), verify=verify)
 
     async def _sync(self, wanted: RouteSet, *, verify: bool) -> None:
@@ -137,8 +138,8 @@ class BgpSide:
         return work(self._table)
 
     def _on_dirty(self) -> None:
+        """Called for every path that gobgpd tells, thousands at a time: a flag and nothing else."""
         self._dirty.set()
-        self._report()
 
     def _report(self) -> None:
         """One line in the log for each change of the sidecar and of a session."""
