@@ -9,7 +9,7 @@ from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
 from wccpd.plan.compile import Policy
 from wccpd.plan.marks import MarkLayout
-from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings, Timers
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.enums import ServiceType
 
@@ -54,7 +54,7 @@ def _service_settings(service: Service) -> ServiceSettings:
         passwords=(password,) if password is not None else (),
         group_list=service.group_list,
         policy=AssignmentPolicy(service.assignment.value),
-        timers=Timers(assignment_wait_seconds=float(service.assignment_wait_seconds)),
+        assignment_wait_seconds=float(service.assignment_wait_seconds),
     )
 
 

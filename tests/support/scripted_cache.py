@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from wccpd.protocol.outputs import Send
-from wccpd.wire.assignments import AssignmentInfo
+from wccpd.wire.assignments import AlternateAssignment, AlternateSets, AssignmentInfo, AssignmentMap
 from wccpd.wire.components import CacheView, Capabilities, CommandExtension, ServiceInfo
 from wccpd.wire.elements import AssignmentKey, Command, RouterAssignment, RouterIdReceiveId
 from wccpd.wire.enums import (
@@ -14,9 +14,11 @@ from wccpd.wire.enums import (
     CommandType,
     ComponentType,
     ForwardingMethod,
+    IdentityFlags,
     PacketReturnMethod,
 )
-from wccpd.wire.identity import HashAssignment, WebCacheIdentity
+from wccpd.wire.identity import HashAssignment, MaskAssignment, WebCacheIdentity
+from wccpd.wire.masks import AlternateMaskValueSet, Mask, MaskValueSet, NumberedValues, value_sequence_number
 from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery, decode_message, encode_message
 
 GRE_HASH_GRE = Capabilities(
@@ -34,6 +36,10 @@ class ScriptedCache:
     password: bytes | None = None
     weight: int = 10000
     capabilities: Capabilities | None = GRE_HASH_GRE
+    mask: Mask | None = None
+    """With a mask it asks for mask assignment, showing one set without values as Squid does."""
+    minor_version: int = 0
+    flags: IdentityFlags = IdentityFlags(0)
     reads_standard: bool = True
     reads_dual_valid: bool = True
     last: ISeeYou | None = None
@@ -57,12 +63,52 @@ class ScriptedCache:
             receive_id = self.last.identity.receive_id if self.last else 0
         router = self.last.identity.router_id if self.last else self.router_address
         command = CommandExtension((Command(CommandType.SHUTDOWN, self.address),)) if shutdown else None
+        data = HashAssignment(weight=self.weight)
         message = HereIAm(
             service=self.service,
-            identity=WebCacheIdentity(self.address, HashAssignment(weight=self.weight)),
+            minor_version=self.minor_version,
+            identity=WebCacheIdentity(
+                self.address,
+                data if self.mask is None else MaskAssignment((MaskValueSet(self.mask),), self.weight),
+                self.flags,
+            ),
             view=CacheView(1, (RouterIdReceiveId(router, receive_id),), ()),
             capabilities=self.capabilities,
             commands=command,
+        )
+        return encode_message(message, password=self.password)
+
+    def redirect_assign_sets(self, *sets: MaskValueSet, alternate: bool = False) -> bytes:
+        """A mask assignment; `alternate` writes it in the form of 2.01, with numbers for values."""
+        assert self.last is not None
+        row = RouterAssignment(
+            self.last.identity.router_id, self.last.identity.receive_id, self.last.view.change_number
+        )
+        body: AssignmentMap | AlternateSets = AssignmentMap(sets)
+        if alternate:
+            body = AlternateSets(
+                tuple(
+                    AlternateMaskValueSet(
+                        each.mask,
+                        tuple(
+                            NumberedValues(
+                                cache,
+                                tuple(
+                                    value_sequence_number(each.mask, value)
+                                    for value in each.values
+                                    if value.cache == cache
+                                ),
+                            )
+                            for cache in sorted({value.cache for value in each.values}, key=int)
+                        ),
+                    )
+                    for each in sets
+                )
+            )
+        message = RedirectAssign(
+            service=self.service,
+            minor_version=self.minor_version,
+            alternate_assignment=AlternateAssignment(AssignmentKey(self.address, 1), (row,), body),
         )
         return encode_message(message, password=self.password)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from tests.support.scripted_cache import ScriptedCache
-from wccpd.protocol.outputs import Output, Send
+from wccpd.protocol.outputs import Output, Refused, Send
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import EngineSettings, ServiceSettings
 from wccpd.protocol.view import CacheState, GroupView
@@ -59,17 +59,17 @@ class Stage:
         self.now = until
         return tuple(outputs)
 
-    def live(self, seconds: float, *caches: ScriptedCache) -> tuple[Output, ...]:
-        """Let time pass while the caches say HERE_I_AM every 10 s."""
+    def live(self, seconds: float, *caches: ScriptedCache, every: float = 10) -> tuple[Output, ...]:
+        """Let time pass while the caches say HERE_I_AM every so often."""
         outputs: tuple[Output, ...] = ()
-        for _ in range(int(seconds // 10)):
-            outputs += self.wait(10) + self.hello(*caches)
+        for _ in range(int(seconds // every)):
+            outputs += self.wait(every) + self.hello(*caches)
         return outputs
 
-    def joined(self, *addresses: IPv4Address, **details: object) -> list[ScriptedCache]:
+    def joined(self, *addresses: IPv4Address, every: float = 10, **details: object) -> list[ScriptedCache]:
         caches = [self.cache(address, **details) for address in addresses]
         self.hello(*caches)
-        self.live(20, *caches)  # once to become usable, once to learn of the others
+        self.live(2 * every, *caches, every=every)  # once to become usable, once to learn of the others
         return caches
 
     @property
@@ -78,3 +78,12 @@ class Stage:
 
     def state(self, address: IPv4Address) -> CacheState:
         return next(cache.state for cache in self.group.caches if cache.address == address)
+
+
+def only(outputs: tuple[Output, ...], kind: type) -> list:
+    return [output for output in outputs if isinstance(output, kind)]
+
+
+def reason(outputs: tuple[Output, ...]) -> object:
+    (refused,) = only(outputs, Refused)
+    return refused.reason

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wccpd.protocol.assignment import EMPTY, bucket_counts, bucket_vector
+from wccpd.protocol.assignment import bucket_counts, bucket_vector
 from wccpd.protocol.capability import offer
+from wccpd.protocol.tables import MaskTable, is_assigned
 from wccpd.protocol.view import CacheState
+from wccpd.wire.assignments import AssignmentMap
 from wccpd.wire.components import CommandExtension, RouterIdentity, RouterQuery, RouterView
 from wccpd.wire.elements import Command
 from wccpd.wire.enums import CommandType
@@ -20,33 +22,36 @@ if TYPE_CHECKING:
     from wccpd.wire.reader import IPAddress
 
 
-def i_see_you(group: Group, member: Member) -> ISeeYou:
-    """The answer to a HERE_I_AM of `member`, carrying the group's present Receive ID.
+def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
+    """The answer to a HERE_I_AM of one member, or to all at the group address, with the present Receive ID.
 
     SHUTDOWN_RESPONSE is sent only to a cache that asked for it: Traffic Server rejects an I_SEE_YOU with
     an unasked command.
     """
-    acknowledged = member.state is CacheState.SHUTDOWN
+    first = members[0]
+    commands = tuple(
+        Command(CommandType.SHUTDOWN_RESPONSE, member.address)
+        for member in members
+        if member.state is CacheState.SHUTDOWN
+    )
     return ISeeYou(
         service=_service(group),
+        minor_version=min(member.minor_version for member in members),
         identity=RouterIdentity(
             router_id=group.router_id,
             receive_id=group.receive_id,
-            sent_to=_sent_to(group, member),
-            caches=(member.address,),
+            sent_to=_sent_to(group, first),
+            caches=tuple(member.address for member in members),
         ),
         view=RouterView(
             change_number=group.change_number,
             key=group.key,
-            routers=_routers(group),
+            routers=routers(group),
             caches=tuple(_element(group, each) for each in group.usable_members()),
         ),
-        capabilities=offer(group.settings),
-        commands=(
-            CommandExtension((Command(CommandType.SHUTDOWN_RESPONSE, member.address),))
-            if acknowledged
-            else None
-        ),
+        assignment_map=_assignment_map(group),
+        capabilities=offer(group.settings, group.fixed, with_timers=first.negotiates_timers),
+        commands=CommandExtension(commands) if commands else None,
     )
 
 
@@ -54,6 +59,7 @@ def removal_query(group: Group, member: Member) -> RemovalQuery:
     """Asks a silent member whether it still lives."""
     return RemovalQuery(
         service=_service(group),
+        minor_version=member.minor_version,
         query=RouterQuery(
             router_id=group.router_id,
             receive_id=group.receive_id,
@@ -63,6 +69,11 @@ def removal_query(group: Group, member: Member) -> RemovalQuery:
     )
 
 
+def routers(group: Group) -> tuple[IPAddress, ...]:
+    """Routers that usable caches report, ourselves among them once one does (draft 5.6.5)."""
+    return tuple(sorted({router for member in group.usable_members() for router in member.routers}, key=int))
+
+
 def _service(group: Group) -> ServiceInfo:
     """The definition as the first cache sent it: Traffic Server wants its own back, priority included."""
     assert group.definition is not None
@@ -70,16 +81,28 @@ def _service(group: Group) -> ServiceInfo:
 
 
 def _sent_to(group: Group, member: Member) -> IPAddress:
+    if member.multicast and group.settings.group_address is not None:
+        return group.settings.group_address
     return member.local if member.local is not None else group.router_id
 
 
-def _routers(group: Group) -> tuple[IPAddress, ...]:
-    """Routers that usable caches report, ourselves among them once one does (draft 5.6.5)."""
-    return tuple(sorted({router for member in group.usable_members() for router in member.routers}))
+def _assignment_map(group: Group) -> AssignmentMap | None:
+    """The whole mask table, as routers show it once there is one (draft 5.6.11); nothing for hash, as IOS."""
+    if not isinstance(group.table, MaskTable) or not is_assigned(group.table):
+        return None
+    return AssignmentMap(group.table.assigned_sets())
 
 
 def _element(group: Group, member: Member) -> WebCacheIdentity:
-    """How a usable cache is shown: its buckets, or its own data with U while it has none (2.01, 6.4)."""
-    if group.owners == EMPTY or member.address not in bucket_counts(group.owners):
+    """How a usable cache is shown: what it owns, or its own data with U while it has nothing (2.01, 6.4).
+
+    With mask assignment an assigned cache is shown without sets: Squid takes its element for 16 octets then.
+    """
+    if member.address not in bucket_counts(group.table.owners):
         return member.identity.as_unassigned()
-    return member.identity.as_assigned_hash(bucket_vector(group.owners, member.address))
+    if isinstance(group.table, MaskTable):
+        return member.identity.as_assigned_mask()
+    low_bit_first = group.settings.interop.bucket_vector_low_bit_first
+    return member.identity.as_assigned_hash(
+        bucket_vector(group.table.owners, member.address, low_bit_first=low_bit_first)
+    )

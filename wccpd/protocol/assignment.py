@@ -1,8 +1,9 @@
-"""The redirection hash table of a group and the ways in which it changes.
+"""Who owns what, and how that changes: weighing, covering, counting moves.
 
-A table is 256 owners, None where nobody owns the bucket (draft 4.11.1: such packets are forwarded normally).
-Router-side assignment moves as few buckets as possible: when one of N equal caches goes or comes, only the
-buckets that must move do, so that the flows of the others stay where they are.
+Owners are a sequence of caches, None where nobody owns the entry (draft 4.11.1: its packets are forwarded
+normally). The entries are 256 hash buckets, or the values of masks; `tables` knows which. Router-side
+assignment moves as few entries as possible: when one of N equal caches goes or comes, only those that must
+move do, so that the flows of the others stay where they are.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from wccpd.wire.elements import bucket_index
-from wccpd.wire.enums import BUCKETS, UNASSIGNED_BUCKET
+from wccpd.wire.enums import BUCKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from wccpd.wire.reader import IPAddress
+    from collections.abc import Iterable, Mapping
 
 Owners = tuple[IPv4Address | None, ...]
-"""256 entries; entry b is the cache that bucket b goes to."""
+"""One entry per bucket or value: the cache that it goes to."""
 
 EMPTY: Owners = (None,) * BUCKETS
+"""A hash table of nobody's buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,10 @@ class Share:
     buckets: int
 
 
-def shares(weights: Mapping[IPv4Address, int], current: Mapping[IPv4Address, int]) -> tuple[Share, ...]:
-    """Split 256 buckets by weight, largest remainder first.
+def shares(
+    weights: Mapping[IPv4Address, int], current: Mapping[IPv4Address, int], entries: int = BUCKETS
+) -> tuple[Share, ...]:
+    """Split the entries by weight, largest remainder first.
 
     Remainders that tie go to the cache that has more buckets now, then to the lower address, so that equal
     caches do not trade buckets for nothing. Weights of zero get nothing, unless every weight is zero.
@@ -42,11 +43,11 @@ def shares(weights: Mapping[IPv4Address, int], current: Mapping[IPv4Address, int
     total = sum(weights.values())
     effective = dict(weights) if total else dict.fromkeys(weights, 1)
     total = total or len(effective)
-    whole = {cache: BUCKETS * weight // total for cache, weight in effective.items()}
-    rest = BUCKETS - sum(whole.values())
+    whole = {cache: entries * weight // total for cache, weight in effective.items()}
+    rest = entries - sum(whole.values())
     by_remainder = sorted(
         effective,
-        key=lambda cache: (-(BUCKETS * effective[cache] % total), -current.get(cache, 0), int(cache)),
+        key=lambda cache: (-(entries * effective[cache] % total), -current.get(cache, 0), int(cache)),
     )
     for cache in by_remainder[:rest]:
         whole[cache] += 1
@@ -54,19 +55,19 @@ def shares(weights: Mapping[IPv4Address, int], current: Mapping[IPv4Address, int
 
 
 def assign(owners: Owners, weights: Mapping[IPv4Address, int]) -> Owners:
-    """Give every bucket to one of the caches in `weights`, moving as few as possible.
+    """Give every entry to one of the caches in `weights`, moving as few as possible.
 
     Args:
         owners: The table in force; owners that are not in `weights` lose their buckets.
         weights: Each usable cache with its weight, 0 to 65535.
 
     Returns:
-        The new table; the empty table when there is no cache.
+        The new owners; nobody when there is no cache.
     """
     if not weights:
-        return EMPTY
+        return (None,) * len(owners)
     held = bucket_counts(owners)
-    wanted = {share.cache: share.buckets for share in shares(weights, held)}
+    wanted = {share.cache: share.buckets for share in shares(weights, held, len(owners))}
     table: list[IPv4Address | None] = []
     left = dict(wanted)
     for owner in owners:
@@ -101,27 +102,11 @@ def cover(owners: Owners, lost: Iterable[IPv4Address], weights: Mapping[IPv4Addr
             table[bucket] = None
         return tuple(table)
     held = bucket_counts(owners)
-    wanted = {share.cache: share.buckets for share in shares(weights, held)}
+    wanted = {share.cache: share.buckets for share in shares(weights, held, len(owners))}
     for bucket in orphans:
         neediest = max(weights, key=lambda cache: (wanted[cache] - held.get(cache, 0), -int(cache)))
         table[bucket] = neediest
         held[neediest] = held.get(neediest, 0) + 1
-    return tuple(table)
-
-
-def from_redirect_assign(
-    caches: Sequence[IPAddress], buckets: bytes, usable: frozenset[IPv4Address]
-) -> Owners:
-    """Read the Assignment Info of a REDIRECT_ASSIGN (draft 5.6.7).
-
-    Buckets of caches that are not usable here, and indices past the cache list, become unassigned: the rest
-    of a table that is right for everybody else still counts.
-    """
-    table: list[IPv4Address | None] = []
-    for octet in buckets:
-        index = bucket_index(octet)
-        owner = caches[index] if octet != UNASSIGNED_BUCKET and index < len(caches) else None
-        table.append(owner if isinstance(owner, IPv4Address) and owner in usable else None)
     return tuple(table)
 
 
@@ -134,16 +119,16 @@ def bucket_counts(owners: Owners) -> dict[IPv4Address, int]:
     return counts
 
 
-def bucket_vector(owners: Owners, cache: IPv4Address) -> bytes:
+def bucket_vector(owners: Owners, cache: IPv4Address, *, low_bit_first: bool = False) -> bytes:
     """The 32-octet vector of a cache's buckets for its identity element.
 
     Sources disagree on the bit order (Wireshark reads low bit first, a vendor's dump only makes sense high
-    bit first); clients ignore the vector. We write bucket 0 as the highest bit.
+    bit first); clients ignore the vector. By default bucket 0 is the highest bit of the first octet.
     """
     bits = 0
-    for owner in owners:
+    for owner in reversed(owners) if low_bit_first else owners:
         bits = bits << 1 | (owner == cache)
-    return bits.to_bytes(BUCKETS // 8, "big")
+    return bits.to_bytes(BUCKETS // 8, "little" if low_bit_first else "big")
 
 
 def moved(before: Owners, after: Owners) -> int:

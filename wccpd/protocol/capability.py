@@ -1,26 +1,33 @@
-"""Capability negotiation (draft 4.4, 4.5): the router offers, each cache selects one option of each kind."""
+"""Capability negotiation (draft 4.4, 4.5; 2.01, 3.5): the router offers, each cache selects one option of each kind.
+
+Assignment method and timers belong to the group: the first usable cache fixes them until the group is empty,
+and from then on only what it selected is offered.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wccpd.protocol.settings import Timers
 from wccpd.wire.components import Capabilities
+from wccpd.wire.elements import TimerScale, TransmitT
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
     from enum import IntFlag
 
-    from wccpd.protocol.settings import ServiceSettings
+    from wccpd.protocol.settings import ServiceSettings, TimerOffer
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What one cache selected; absent elements mean the draft's defaults (GRE, hash, GRE)."""
+    """What one cache selected; absent elements mean the draft's defaults (GRE, hash, GRE, 10 s, scales of 1)."""
 
     forwarding: ForwardingMethod = ForwardingMethod.GRE
     assignment: AssignmentMethod = AssignmentMethod.HASH
     packet_return: PacketReturnMethod = PacketReturnMethod.GRE
+    timers: Timers = Timers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +37,105 @@ class Incompatible:
     reason: str
 
 
-def offer(settings: ServiceSettings) -> Capabilities:
-    """The Capabilities Info of our I_SEE_YOU: what this group supports."""
+def offer(settings: ServiceSettings, fixed: Selection | None, *, with_timers: bool) -> Capabilities:
+    """The Capabilities Info of our I_SEE_YOU.
+
+    Args:
+        settings: What the group supports.
+        fixed: What the group's first usable cache selected; None while nobody has.
+        with_timers: Offer the timers of 2.01 too. Traffic Server takes an offer with elements that it
+            does not know for an empty one, so only caches that can negotiate timers are shown them.
+    """
+    timers = settings.timer_offer
     return Capabilities(
         forwarding=settings.forwarding,
-        assignment=settings.assignment,
+        assignment=settings.assignment if fixed is None else fixed.assignment,
         packet_return=settings.packet_return,
+        transmit_t=_transmit_offer(timers, fixed) if with_timers else None,
+        timer_scale=_scale_offer(timers, fixed) if with_timers else None,
     )
 
 
-def judge(capabilities: Capabilities | None, settings: ServiceSettings) -> Selection | Incompatible:
+def judge(
+    capabilities: Capabilities | None, settings: ServiceSettings, fixed: Selection | None
+) -> Selection | Incompatible:
     """Read a cache's selection and compare it with our offer.
 
     More than one bit, or none, is undefined in the drafts and taken as incompatible.
     """
-    default = Selection()
-    forwarding, assignment, packet_return = default.forwarding, default.assignment, default.packet_return
-    if capabilities is not None:
-        if capabilities.forwarding is not None:
-            forwarding = capabilities.forwarding
-        if capabilities.assignment is not None:
-            assignment = capabilities.assignment
-        if capabilities.packet_return is not None:
-            packet_return = capabilities.packet_return
+    selection = _selected(capabilities or Capabilities())
+    if isinstance(selection, Incompatible):
+        return selection
+    assignment = settings.assignment if fixed is None else fixed.assignment
     kinds: tuple[tuple[str, IntFlag, IntFlag], ...] = (
-        ("forwarding", forwarding, settings.forwarding),
-        ("assignment", assignment, settings.assignment),
-        ("packet return", packet_return, settings.packet_return),
+        ("forwarding", selection.forwarding, settings.forwarding),
+        ("assignment", selection.assignment, assignment),
+        ("packet return", selection.packet_return, settings.packet_return),
     )
     for kind, selected, offered in kinds:
         if selected.value.bit_count() != 1 or selected & offered == 0:
-            return Incompatible(
-                f"it asks for {kind} {method_name(selected)}, this group offers {method_name(offered)}"
-            )
-    return Selection(forwarding, assignment, packet_return)
+            wanted = method_name(selected)
+            return Incompatible(f"it asks for {kind} {wanted}, this group offers {method_name(offered)}")
+    return _timer_fault(selection.timers, settings.timer_offer, fixed) or selection
+
+
+def _selected(capabilities: Capabilities) -> Selection | Incompatible:
+    default = Selection()
+    transmit, scale = capabilities.transmit_t, capabilities.timer_scale
+    if transmit is not None and transmit.upper_milliseconds:
+        return Incompatible("it selects a range of TRANSMIT_T, not a value")
+    if scale is not None and (scale.timeout_upper or scale.ra_timer_upper):
+        return Incompatible("it selects a range of TIMER_SCALE, not a value")
+    methods = capabilities
+    return Selection(
+        default.forwarding if methods.forwarding is None else methods.forwarding,
+        default.assignment if methods.assignment is None else methods.assignment,
+        default.packet_return if methods.packet_return is None else methods.packet_return,
+        Timers(
+            10.0 if transmit is None else transmit.lower_milliseconds / 1000,
+            1 if scale is None else scale.timeout_lower,
+            1 if scale is None else scale.ra_timer_lower,
+        ),
+    )
+
+
+def _timer_fault(selected: Timers, offered: TimerOffer, fixed: Selection | None) -> Incompatible | None:
+    if fixed is not None:
+        if selected == fixed.timers:
+            return None
+        return Incompatible(
+            f"it selects timers {_in_words(selected)}, the group runs at {_in_words(fixed.timers)}"
+        )
+    if selected == Timers():
+        return None
+    low, high = offered.transmit.lower_milliseconds, offered.transmit.upper_milliseconds
+    if not low <= selected.transmit_seconds * 1000 <= high:
+        wanted = f"{selected.transmit_seconds:g} s"
+        return Incompatible(f"it selects a TRANSMIT_T of {wanted}, {low} to {high} ms are offered")
+    scale = offered.scale
+    for name, value, least, most in (
+        ("timeout", selected.timeout_scale, scale.timeout_lower, scale.timeout_upper),
+        ("REDIRECT_ASSIGN", selected.ra_timer_scale, scale.ra_timer_lower, scale.ra_timer_upper),
+    ):
+        if not least <= value <= most:
+            return Incompatible(f"it selects a {name} scale of {value}, {least} to {most} are offered")
+    return None
+
+
+def _transmit_offer(offered: TimerOffer, fixed: Selection | None) -> TransmitT:
+    if fixed is None:
+        return offered.transmit
+    return TransmitT(0, round(fixed.timers.transmit_seconds * 1000))
+
+
+def _scale_offer(offered: TimerOffer, fixed: Selection | None) -> TimerScale:
+    if fixed is None:
+        return offered.scale
+    return TimerScale(0, fixed.timers.timeout_scale, 0, fixed.timers.ra_timer_scale)
+
+
+def _in_words(timers: Timers) -> str:
+    return f"{timers.transmit_seconds:g} s, scales {timers.timeout_scale} and {timers.ra_timer_scale}"
 
 
 def method_name(method: IntFlag) -> str:

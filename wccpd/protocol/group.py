@@ -1,22 +1,25 @@
-"""One service group: its members, its numbers, its bucket table.
+"""One service group: its members, its numbers, its assignment.
 
 Life of a group. The first cache defines the service (draft 4.2). Each HERE_I_AM is answered by an
 I_SEE_YOU with a fresh Receive ID; the cache that echoes it becomes usable and the Member Change Number goes
 up (draft 4.3, 4.6). The designated cache then sends REDIRECT_ASSIGN; where none comes in time, the router
 assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the others cover its buckets
 at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When the last cache has
-left, definition, assignment and key are forgotten (2.01, 3.2).
+left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
 
-Two rules. Every change of the usable caches goes through `_membership_changed`; every new bucket table goes
-through `_replace`. This file knows no datagram, no password and no other group: `router` does.
+On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
+met there.
+
+Two rules. Every change of the usable caches goes through `_membership_changed`; every new table goes through
+`_replace`. This file knows no datagram, no password and no other group: `router` does.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wccpd.protocol import answers, assignment
-from wccpd.protocol.capability import Incompatible, judge
+from wccpd.protocol import answers, assignment, redirect_assign
+from wccpd.protocol.capability import Incompatible, Selection, judge
 from wccpd.protocol.membership import Member
 from wccpd.protocol.outputs import (
     AssignmentChanged,
@@ -29,10 +32,18 @@ from wccpd.protocol.outputs import (
     Refusal,
     RungChanged,
 )
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings
-from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView, Rung
+from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings, Timers
+from wccpd.protocol.tables import (
+    HashTable,
+    MaskTable,
+    Table,
+    is_assigned,
+    same_shape,
+    wanted_mask,
+)
+from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.elements import AssignmentKey
-from wccpd.wire.enums import MAX_CACHES, ServiceType
+from wccpd.wire.enums import MAX_CACHES, AssignmentMethod, IdentityFlags, ServiceType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +74,9 @@ class Group:
         self.receive_id = first_number
         self.definition: ServiceInfo | None = None
         self.members: dict[IPv4Address, Member] = {}
-        self.owners = assignment.EMPTY
+        self.fixed: Selection | None = None
+        """What the first usable cache selected: assignment method and timers of the whole group."""
+        self.table: Table = HashTable()
         self.assigned_by = AssignedBy.NOBODY
         self.designated: IPv4Address | None = None
         self.key = NO_KEY
@@ -74,12 +87,27 @@ class Group:
         self.router_had_to_assign = False
         """This farm did not assign before: do not wait for it again."""
         self.known_dual_valid: dict[IPv4Address, bool] = {}
+        self.multicast_at: float | None = None
+        """When the next I_SEE_YOU goes to the group address."""
+
+    @property
+    def timers(self) -> Timers:
+        """The timers that the group runs at."""
+        return self.fixed.timers if self.fixed is not None else Timers()
+
+    @property
+    def method(self) -> AssignmentMethod:
+        """How the group assigns."""
+        return self.fixed.assignment if self.fixed is not None else AssignmentMethod.HASH
 
     # -- messages ------------------------------------------------------------------------------------
 
     def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
-        if self.definition is not None and not same_definition(self.definition, message.service):
+        if self._minor_version(message) is None:
+            detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
+            return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
+        if self.definition is not None and not self._same_definition(message.service):
             detail = f"it defines the service as {message.service}, the group is {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if address in self.members:
@@ -96,6 +124,12 @@ class Group:
     def here_i_am(self, message: HereIAm, member: Member, now: float) -> tuple[Event, ...]:
         """Take a HERE_I_AM of an admitted member; `answer` makes the I_SEE_YOU for it."""
         member.last_heard = now
+        if member.multicast and self.multicast_at is None:
+            self.multicast_at = self._next_multicast(now)
+        member.minor_version = self._minor_version(message) or 0
+        asked = message.capabilities
+        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
+        member.negotiates_timers = knows or message.minor_version > 0
         if not member.is_echo(self._echoed_id(message)):
             return self._unechoed(member)
         member.echoed(now)
@@ -109,45 +143,58 @@ class Group:
             events += self._negotiate(member, message, now)
         return tuple(events)
 
-    def answer(self, member: Member) -> ISeeYou:
-        """The I_SEE_YOU for a member, with a Receive ID of its own."""
+    def answer(self, *members: Member) -> ISeeYou:
+        """The I_SEE_YOU for one member, or for several at the group address, with a Receive ID of its own."""
         self.receive_id = next_number(self.receive_id)
-        member.sent(self.receive_id)
-        return answers.i_see_you(self, member)
+        for member in members:
+            member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
+        return answers.i_see_you(self, members)
+
+    def withheld_answer(self, member: Member, now: float) -> Fault | None:
+        """Why a HERE_I_AM just taken is not answered at once; None when it is."""
+        unusable = member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
+        if unusable and member.expected_ids and not self.settings.interop.answer_unusable:
+            return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
+        if not member.limit.allows(now):
+            return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
+        return None
 
     def redirect_assign(self, message: RedirectAssign, source: IPv4Address) -> Fault | tuple[Event, ...]:
         """Take the assignment of a usable cache, or say why not (draft 4.8.1, 5.7.4)."""
-        fault = self._assignment_fault(message, source)
+        fault = redirect_assign.fault(self, message, source)
         if fault is not None:
+            if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
+                return self._flush(fault.detail)
             return fault
-        info = message.hash_assignment
-        assert info is not None
-        owners = assignment.from_redirect_assign(info.caches, info.buckets, frozenset(self._usable()))
-        self.key = info.key
+        received = redirect_assign.table(message, self.usable)
+        assert received is not None
+        self.key = redirect_assign.component(message).key
         self.designated = source
         self.assign_at = self.flush_at = None
         self.router_had_to_assign = False
-        return self._replace(owners, AssignedBy.CACHE, f"REDIRECT_ASSIGN of {source}")
+        return self._replace(received, AssignedBy.CACHE, f"REDIRECT_ASSIGN of {source}")
 
-    def _assignment_fault(self, message: RedirectAssign, source: IPv4Address) -> Fault | None:
-        member = self.members.get(source)
-        if member is None or member.state is not CacheState.USABLE:
-            return Fault(Refusal.NOT_A_USABLE_CACHE, f"{source} is not a usable cache of this group")
-        if self.settings.policy is AssignmentPolicy.ROUTER:
-            return Fault(Refusal.ROUTER_ASSIGNS, "assignment is set to router for this service")
-        info = message.hash_assignment
-        if info is None:
-            return Fault(Refusal.WRONG_ASSIGNMENT_METHOD, "it is not a hash assignment")
-        row = next((row for row in info.routers if row.router_id == self.router_id), None)
-        if row is None:
-            return Fault(Refusal.ROUTER_NOT_LISTED, f"it does not list router {self.router_id}")
-        if row.receive_id not in member.expected_ids:
-            detail = f"it carries Receive ID {row.receive_id}, we last sent {member.expected_ids}"
-            return Fault(Refusal.STALE_RECEIVE_ID, detail)
-        if row.change_number != self.change_number:
-            detail = f"it is for change number {row.change_number}, the group is at {self.change_number}"
-            return Fault(Refusal.STALE_CHANGE_NUMBER, detail)
-        return None
+    def _minor_version(self, message: HereIAm) -> int | None:
+        """The minor version to answer with (2.01, 3.4); None when there is none in common."""
+        ours, theirs = self.settings.minor_version, message.minor_version
+        if IdentityFlags.MINIMUM_VERSION in message.identity.flags:
+            return ours if theirs <= ours else None
+        return min(ours, theirs)
+
+    def _same_definition(self, service: ServiceInfo) -> bool:
+        """Whether a cache means the service that the group already is.
+
+        Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service
+        is defined by its number.
+        """
+        mine = self.definition
+        assert mine is not None
+        if mine.service_type is ServiceType.STANDARD:
+            return True
+        same = (mine.protocol, mine.flags, mine.ports) == (service.protocol, service.flags, service.ports)
+        return same and (
+            mine.priority == service.priority or not self.settings.interop.priority_defines_service
+        )
 
     def _echoed_id(self, message: HereIAm) -> int:
         """The Receive ID in the row that names us; 0 when there is none."""
@@ -168,7 +215,8 @@ class Group:
         return (RungChanged(self.settings.key, member.address, member.rung(False), reason),)
 
     def _negotiate(self, member: Member, message: HereIAm, now: float) -> tuple[Event, ...]:
-        verdict = judge(message.capabilities, self.settings)
+        others = bool(self.usable - {member.address})
+        verdict = judge(message.capabilities, self.settings, self.fixed if others else None)
         if isinstance(verdict, Incompatible):
             if member.state is CacheState.INCOMPATIBLE and member.fault == verdict.reason:
                 return ()
@@ -178,22 +226,38 @@ class Group:
             member.state = CacheState.INCOMPATIBLE
             return (CacheIncompatible(self.settings.key, member.address, verdict.reason), *lost)
         member.selection = verdict
+        changed = self._fix(verdict, others=others)
         if member.state is CacheState.USABLE:
-            return ()
+            return changed
         member.state = CacheState.USABLE
         member.fault = ""
         member.usable_since = now
         self._remember_form(member)
         return (
+            *changed,
             CacheUsable(self.settings.key, member.address),
             *self._membership_changed(now, f"{member.address} joined"),
         )
+
+    def _fix(self, selection: Selection, *, others: bool) -> tuple[Event, ...]:
+        """Let the only usable cache decide on method and timers of the group."""
+        if others or selection == self.fixed:
+            return ()
+        changed_method = self.fixed is not None and selection.assignment is not self.fixed.assignment
+        self.fixed = selection
+        if selection.assignment is AssignmentMethod.MASK and isinstance(self.table, HashTable):
+            self.table = MaskTable()
+        elif selection.assignment is AssignmentMethod.HASH and isinstance(self.table, MaskTable):
+            self.table = HashTable()
+        if not changed_method:
+            return ()
+        return self._flush("the only cache selected another assignment method")
 
     # -- time ----------------------------------------------------------------------------------------
 
     def deadlines(self) -> Iterable[float]:
         """Every moment at which `tick` has something to do."""
-        timers = self.settings.timers
+        timers = self.timers
         for member in self.members.values():
             if member.state is CacheState.USABLE:
                 if not member.query_sent:
@@ -205,11 +269,13 @@ class Group:
             yield self.assign_at
         if self.flush_at is not None:
             yield self.flush_at
+        if self.multicast_at is not None:
+            yield self.multicast_at
 
     def expire(self, now: float) -> tuple[Event, ...]:
         """Remove silent members, and assign or flush where that is due."""
         events: list[Event] = []
-        silence = self.settings.timers.removal_seconds
+        silence = self.timers.removal_seconds
         for member in list(self.members.values()):
             usable = member.state is CacheState.USABLE
             last = member.last_echo if usable else member.last_heard
@@ -227,12 +293,27 @@ class Group:
         """REMOVAL_QUERYs due now (draft 4.14). They take a Receive ID too, as the 2017 draft and IOS have it."""
         due = []
         for member in self.members.values():
-            silent = now >= member.last_echo + self.settings.timers.removal_query_seconds
+            silent = now >= member.last_echo + self.timers.removal_query_seconds
             if member.state is CacheState.USABLE and silent and not member.query_sent:
-                self.receive_id = next_number(self.receive_id)
+                if self.settings.interop.removal_query_takes_receive_id:
+                    self.receive_id = next_number(self.receive_id)
                 member.queried(self.receive_id)
                 due.append((member, answers.removal_query(self, member)))
         return tuple(due)
+
+    def multicast(self, now: float) -> tuple[tuple[Member, ...], ...]:
+        """Members to be answered at the group address now, one batch per form of the answer."""
+        if self.multicast_at is None or now < self.multicast_at:
+            return ()
+        waiting = [member for member in self.members.values() if member.multicast]
+        self.multicast_at = self._next_multicast(now) if waiting else None
+        batches: dict[tuple[bool, bool], list[Member]] = {}
+        for member in waiting:
+            batches.setdefault((member.dual_valid, member.negotiates_timers), []).append(member)
+        return tuple(tuple(batch) for batch in batches.values())
+
+    def _next_multicast(self, now: float) -> float:
+        return now + self.timers.multicast_seconds * jitter(self.receive_id)
 
     # -- membership and assignment -------------------------------------------------------------------
 
@@ -253,44 +334,58 @@ class Group:
         self.change_number = next_number(self.change_number)
         weights = self._weights()
         if not weights:
+            self.fixed = None
             self.assign_at = self.flush_at = None
-            return self._replace(assignment.EMPTY, AssignedBy.NOBODY, reason)
+            return self._replace(HashTable(), AssignedBy.NOBODY, reason)
         if self.settings.policy is AssignmentPolicy.ROUTER or self.router_had_to_assign:
             return self._router_assigns(reason)
         if self.settings.policy is AssignmentPolicy.AUTO:
-            self.assign_at = now + self.settings.timers.assignment_wait_seconds
+            wait = self.settings.assignment_wait_seconds
+            self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
         else:
-            self.flush_at = now + self.settings.timers.flush_seconds
-        gone = frozenset(owner for owner in self.owners if owner is not None) - weights.keys()
-        return self._replace(assignment.cover(self.owners, gone, weights), self.assigned_by, reason)
+            self.flush_at = now + self.timers.flush_seconds
+        gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
+        covered = assignment.cover(self.table.owners, gone, weights)
+        return self._replace(self.table.with_owners(covered), self.assigned_by, reason)
 
     def _assign_if_due(self, now: float) -> tuple[Event, ...]:
         if self.assign_at is not None and now >= self.assign_at:
             self.router_had_to_assign = True
             return self._router_assigns("no valid REDIRECT_ASSIGN came in time")
         if self.flush_at is not None and now >= self.flush_at:
-            self.flush_at = None
-            self.key, self.designated = NO_KEY, None
-            return self._replace(
-                assignment.EMPTY, AssignedBy.NOBODY, "no valid REDIRECT_ASSIGN after a membership change"
-            )
+            return self._flush("no valid REDIRECT_ASSIGN after a membership change")
         return ()
+
+    def _flush(self, reason: str) -> tuple[Event, ...]:
+        """Drop the assignment whole."""
+        self.flush_at = None
+        self.key, self.designated = NO_KEY, None
+        empty = HashTable() if self.method is AssignmentMethod.HASH else MaskTable()
+        return self._replace(empty, AssignedBy.NOBODY, reason)
 
     def _router_assigns(self, reason: str) -> tuple[Event, ...]:
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
-        return self._replace(assignment.assign(self.owners, self._weights()), AssignedBy.ROUTER, reason)
+        table = self.table
+        if isinstance(table, MaskTable) and not table.sets:
+            assert self.definition is not None
+            table = MaskTable.of_mask(wanted_mask(self.usable_members()[0].identity, self.definition))
+        owners = assignment.assign(table.owners, self._weights())
+        return self._replace(table.with_owners(owners), AssignedBy.ROUTER, reason)
 
-    def _replace(self, owners: assignment.Owners, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
-        moved = assignment.moved(self.owners, owners)
-        if moved == 0 and assigned_by is self.assigned_by:
+    def _replace(self, table: Table, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
+        if table == self.table and assigned_by is self.assigned_by:
             return ()
-        self.owners, self.assigned_by = owners, assigned_by
-        assigned = sum(owner is not None for owner in owners)
-        return (AssignmentChanged(self.settings.key, assigned_by, moved, assigned, reason),)
+        before = self.table
+        same = same_shape(before, table)
+        moved = assignment.moved(before.owners, table.owners) if same else len(table.owners)
+        self.table, self.assigned_by = table, assigned_by if is_assigned(table) else AssignedBy.NOBODY
+        assigned = sum(owner is not None for owner in table.owners)
+        return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
 
     def _forget(self) -> None:
         self.definition = None
+        self.fixed = None
         self.key, self.designated = NO_KEY, None
         self.assign_at = self.flush_at = None
 
@@ -300,92 +395,26 @@ class Group:
         while len(self.known_dual_valid) > REMEMBERED_FORMS:
             del self.known_dual_valid[next(iter(self.known_dual_valid))]
 
-    def _usable(self) -> dict[IPv4Address, Member]:
-        return {
-            address: member for address, member in self.members.items() if member.state is CacheState.USABLE
-        }
+    @property
+    def usable(self) -> frozenset[IPv4Address]:
+        """Addresses of the usable caches."""
+        return frozenset(
+            member.address for member in self.members.values() if member.state is CacheState.USABLE
+        )
 
     def usable_members(self) -> tuple[Member, ...]:
         """Usable caches by address."""
-        return tuple(member for _, member in sorted(self._usable().items()))
+        return tuple(self.members[address] for address in sorted(self.usable))
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}
-
-    # -- read-out ------------------------------------------------------------------------------------
-
-    def view(self) -> GroupView:
-        """A frozen picture of the group."""
-        counts = assignment.bucket_counts(self.owners)
-        return GroupView(
-            key=self.settings.key,
-            definition=self.definition,
-            caches=tuple(
-                self._cache_view(member, counts.get(member.address, 0))
-                for _, member in sorted(self.members.items())
-            ),
-            bucket_owners=self.owners,
-            assigned_by=self.assigned_by,
-            designated=self.designated,
-            change_number=self.change_number,
-        )
-
-    def _cache_view(self, member: Member, buckets: int) -> CacheView:
-        rung = member.rung(self.assigned_by is AssignedBy.ROUTER)
-        return CacheView(
-            address=member.address,
-            state=member.state,
-            rung=rung,
-            reason=self._reason(member, rung),
-            forwarding=member.selection.forwarding.name or "",
-            packet_return=member.selection.packet_return.name or "",
-            weight=member.weight,
-            buckets=buckets,
-            last_heard=member.last_heard,
-            usable_since=member.usable_since,
-        )
-
-    def _reason(self, member: Member, rung: Rung) -> str:
-        match member.state:
-            case CacheState.INCOMPATIBLE:
-                return member.fault
-            case CacheState.SHUTDOWN:
-                return "it sent SHUTDOWN"
-            case CacheState.NEGOTIATING if member.dual_valid:
-                return "it does not echo standard I_SEE_YOUs (Squid 4.17 to 7.6?); trying the dual-valid form"
-            case CacheState.NEGOTIATING:
-                return "it has not echoed our I_SEE_YOU yet"
-            case CacheState.USABLE:
-                return self._usable_reason(member, rung)
-
-    def _usable_reason(self, member: Member, rung: Rung) -> str:
-        form = "reads only the dual-valid I_SEE_YOU (Squid 4.17 to 7.6)" if member.dual_valid else ""
-        if rung is Rung.ROUTER_ASSIGNS:
-            why = (
-                "assignment is set to router"
-                if self.settings.policy is AssignmentPolicy.ROUTER
-                else "no valid REDIRECT_ASSIGN came in time, so the router assigns"
-            )
-            return f"{form}; {why}" if form else why
-        if self.assigned_by is AssignedBy.NOBODY:
-            waiting = "waiting for a REDIRECT_ASSIGN"
-            return f"{form}; {waiting}" if form else waiting
-        return form
-
-
-def same_definition(first: ServiceInfo, second: ServiceInfo) -> bool:
-    """Whether two descriptions are of the same service.
-
-    Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid, and we let the first
-    cache's stand. A standard service is defined by its number.
-    """
-    if first.key != second.key:
-        return False
-    if first.key.service_type is ServiceType.STANDARD:
-        return True
-    return (first.protocol, first.flags, first.ports) == (second.protocol, second.flags, second.ports)
 
 
 def next_number(number: int) -> int:
     """The next Receive ID or change number: 32 bits, never 0 (draft 5.7.1)."""
     return number % 0xFFFFFFFF + 1
+
+
+def jitter(number: int) -> float:
+    """A factor of 0.9 to 1.1 that differs from message to message (draft 4.1), without drawing chance."""
+    return 0.9 + 0.2 * (number * 0x9E3779B1 & 0xFFFFFFFF) / 0xFFFFFFFF

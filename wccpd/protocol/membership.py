@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from wccpd.protocol.answer_limit import AnswerLimit
 from wccpd.protocol.capability import Selection
 from wccpd.protocol.view import CacheState, Rung
 
@@ -48,8 +49,15 @@ class Member:
     """I_SEE_YOUs of the present form without an echo."""
     ever_echoed: bool = False
     expected_ids: tuple[int, ...] = ()
-    """Receive IDs that count as an echo: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since. A Squid
-    never reads the query, so the older one must stay good."""
+    """Receive IDs that count as an echo, newest first: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since.
+    A Squid never reads the query, so the older one must stay good."""
+    minor_version: int = 0
+    """Minor version of the answers to it."""
+    negotiates_timers: bool = False
+    """It has shown that it knows the timers of 2.01."""
+    multicast: bool = False
+    """It speaks to the group address and is answered there."""
+    limit: AnswerLimit = field(default_factory=AnswerLimit)
     resumed_id: int | None = None
     """After a restart: the last Receive ID known to have been sent; see `is_echo`."""
     routers: tuple[IPAddress, ...] = ()
@@ -83,15 +91,16 @@ class Member:
             return False
         return 0 <= receive_id - self.resumed_id <= RESUME_WINDOW
 
-    def sent(self, receive_id: int) -> None:
-        """Note an I_SEE_YOU on its way to the cache."""
-        self.expected_ids = (receive_id,)
+    def sent(self, receive_id: int, accepted: int = 1) -> None:
+        """Note an I_SEE_YOU on its way to the cache; the last `accepted` ones count as an echo."""
+        self.expected_ids = (receive_id, *self.expected_ids[: accepted - 1])
         self.resumed_id = None
         self.unechoed += 1
 
     def queried(self, receive_id: int) -> None:
         """Note a REMOVAL_QUERY on its way to the cache."""
-        self.expected_ids = (*self.expected_ids[:1], receive_id)
+        if receive_id not in self.expected_ids:
+            self.expected_ids = (receive_id, *self.expected_ids)
         self.query_sent = True
 
     def echoed(self, now: float) -> None:

@@ -38,6 +38,9 @@ class Refusal(StrEnum):
     WRONG_ASSIGNMENT_METHOD = "wrong_assignment_method"
     ROUTER_ASSIGNS = "router_assigns"
     COMMAND_ADDRESS_MISMATCH = "command_address_mismatch"
+    TOO_OFTEN = "too_often"
+    TOO_MANY_VALUES = "too_many_values"
+    VERSION_NOT_SPOKEN = "version_not_spoken"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,22 +12,23 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from wccpd.protocol.assignment import EMPTY
 from wccpd.protocol.capability import Selection
 from wccpd.protocol.group import NO_KEY, next_number
 from wccpd.protocol.membership import Member
+from wccpd.protocol.settings import Timers
+from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
 from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import (
-    BUCKETS,
     AssignmentMethod,
     ForwardingMethod,
     PacketReturnMethod,
     ServiceFlags,
     ServiceType,
 )
-from wccpd.wire.identity import HashAssignment, WebCacheIdentity
+from wccpd.wire.identity import HashAssignment, MaskAssignment, WebCacheIdentity
+from wccpd.wire.masks import Mask, MaskValueSet, Value
 
 if TYPE_CHECKING:
     from wccpd.protocol.group import Group
@@ -64,7 +65,7 @@ def restore(router: Router, state: State, now: float, *, members: bool = True) -
 
 
 def _dump_group(group: Group) -> State:
-    owners = sorted({owner for owner in group.owners if owner is not None}, key=int)
+    owners = sorted({owner for owner in group.table.owners if owner is not None}, key=int)
     index = {owner: position for position, owner in enumerate(owners)}
     return {
         "service_type": int(group.settings.key.service_type),
@@ -73,7 +74,8 @@ def _dump_group(group: Group) -> State:
         "receive_id": group.receive_id,
         "definition": _dump_definition(group.definition),
         "owners": [str(owner) for owner in owners],
-        "buckets": [NOBODY if owner is None else index[owner] for owner in group.owners],
+        "entries": [NOBODY if owner is None else index[owner] for owner in group.table.owners],
+        "table": _dump_table(group.table),
         "assigned_by": group.assigned_by.value,
         "designated": str(group.designated) if group.designated is not None else None,
         "key": [str(group.key.address), group.key.change_number],
@@ -96,6 +98,20 @@ def _dump_definition(info: ServiceInfo | None) -> State | None:
     }
 
 
+def _dump_table(table: Table) -> State:
+    if isinstance(table, HashTable):
+        return {"alternate": sorted(table.alternate)}
+    return {
+        "sets": [
+            {"mask": _row(each.mask), "values": [_row(value) for value in each.values]} for each in table.sets
+        ]
+    }
+
+
+def _row(fields: tuple[Any, ...]) -> list[int]:
+    return [int(each) for each in fields]
+
+
 def _dump_member(member: Member) -> State:
     return {
         "address": str(member.address),
@@ -111,6 +127,15 @@ def _dump_member(member: Member) -> State:
             int(member.selection.assignment),
             int(member.selection.packet_return),
         ],
+        "timers": [
+            member.selection.timers.transmit_seconds,
+            member.selection.timers.timeout_scale,
+            member.selection.timers.ra_timer_scale,
+        ],
+        "minor_version": member.minor_version,
+        "negotiates_timers": member.negotiates_timers,
+        "multicast": member.multicast,
+        "masks": [_row(each.mask) for each in getattr(member.identity.assignment, "sets", ())],
     }
 
 
@@ -134,27 +159,44 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         tuple(int(port) for port in definition["ports"]),
     )
     group.members = {member.address: member for member in restored}
-    group.owners = _owners(item, group)
-    group.assigned_by = AssignedBy(item["assigned_by"]) if group.owners != EMPTY else AssignedBy.NOBODY
+    if any(member.multicast for member in restored):
+        group.multicast_at = now
+    group.fixed = restored[0].selection
+    table = _restore_table(item["table"])
+    group.table = table.with_owners(_owners(item, group, len(table.owners)))
+    group.assigned_by = AssignedBy(item["assigned_by"]) if is_assigned(group.table) else AssignedBy.NOBODY
     group.designated = IPv4Address(item["designated"]) if item["designated"] is not None else None
     address, change_number = item["key"]
     group.key = AssignmentKey(IPv4Address(address), int(change_number)) if change_number else NO_KEY
     if group.assigned_by is AssignedBy.NOBODY:
-        group.assign_at = now + group.settings.timers.assignment_wait_seconds
+        wait = group.settings.assignment_wait_seconds
+        group.assign_at = now + (group.timers.assignment_wait_seconds if wait is None else wait)
 
 
 def _restore_member(saved: State, now: float) -> Member:
     address = IPv4Address(saved["address"])
     forwarding, assignment, packet_return = saved["selection"]
-    data = HashAssignment(weight=int(saved["weight"]), status=int(saved["status"]))
+    weight, status = int(saved["weight"]), int(saved["status"])
+    transmit, timeout_scale, ra_timer_scale = saved["timers"]
+    # The element is echoed until its next HERE_I_AM brings the real one; Squid in mask mode measures it.
+    sets = tuple(MaskValueSet(Mask(*_addresses(mask))) for mask in saved["masks"])
+    data: HashAssignment | MaskAssignment = MaskAssignment(sets, weight, status)
+    if AssignmentMethod(assignment) is AssignmentMethod.HASH:
+        data = HashAssignment(weight=weight, status=status)
     return Member(
         address=address,
         identity=WebCacheIdentity(address, data),
         state=CacheState.USABLE,
         selection=Selection(
-            ForwardingMethod(forwarding), AssignmentMethod(assignment), PacketReturnMethod(packet_return)
+            ForwardingMethod(forwarding),
+            AssignmentMethod(assignment),
+            PacketReturnMethod(packet_return),
+            Timers(float(transmit), int(timeout_scale), int(ra_timer_scale)),
         ),
         dual_valid=bool(saved["dual_valid"]),
+        minor_version=int(saved["minor_version"]),
+        negotiates_timers=bool(saved["negotiates_timers"]),
+        multicast=bool(saved["multicast"]),
         ever_echoed=True,
         resumed_id=_number(saved["receive_id"]),
         routers=tuple(IPv4Address(text) for text in saved["routers"]),
@@ -166,13 +208,32 @@ def _restore_member(saved: State, now: float) -> Member:
     )
 
 
-def _owners(item: State, group: Group) -> tuple[IPv4Address | None, ...]:
-    """The bucket table, without owners that were not restored."""
+def _restore_table(saved: State) -> Table:
+    if "alternate" in saved:
+        return HashTable(alternate=frozenset(int(bucket) for bucket in saved["alternate"]))
+    sets = tuple(
+        MaskValueSet(
+            Mask(*_addresses(each["mask"])), tuple(Value(*_addresses(row)) for row in each["values"])
+        )
+        for each in saved["sets"]
+    )
+    return MaskTable(sets, (None,) * sum(len(each.values) for each in sets))
+
+
+def _addresses(row: list[int]) -> list[Any]:
+    """A dumped mask or value: two addresses, two ports, and in a value one more address."""
+    source, destination, source_port, destination_port, *cache = row
+    addresses = [IPv4Address(source), IPv4Address(destination)]
+    return [*addresses, source_port, destination_port, *(IPv4Address(each) for each in cache)]
+
+
+def _owners(item: State, group: Group, expected: int) -> tuple[IPv4Address | None, ...]:
+    """Who owns what, without owners that were not restored."""
     caches = [IPv4Address(text) for text in item["owners"]]
-    table = tuple(None if index == NOBODY else caches[index] for index in item["buckets"])
-    if len(table) != BUCKETS:
-        raise ValueError(f"a table of {len(table)} buckets")
-    return tuple(owner if owner in group.members else None for owner in table)
+    owners = tuple(None if index == NOBODY else caches[index] for index in item["entries"])
+    if len(owners) != expected:
+        raise ValueError(f"{len(owners)} owners for {expected} entries")
+    return tuple(owner if owner in group.members else None for owner in owners)
 
 
 def _number(value: Any) -> int:  # noqa: ANN401 - straight from JSON

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from wccpd.protocol.group import Group
 from wccpd.protocol.outputs import Fault, Output, Refusal, Refused, Send
+from wccpd.protocol.readout import group_view
 from wccpd.protocol.view import RouterView
+from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
 from wccpd.wire.messages import (
     HereIAm,
@@ -97,6 +99,8 @@ class Router:
                 if member.local is not None:
                     datagram = encode_message(query, password=_own_password(group.settings))
                     outputs.append(Send(datagram, member.local, member.address, member.port))
+            for batch in group.multicast(now):
+                outputs.append(self._answer_all(group, batch))
         return tuple(outputs)
 
     def next_deadline(self) -> float | None:
@@ -105,7 +109,17 @@ class Router:
 
     def view(self) -> RouterView:
         """A frozen picture of everything."""
-        return RouterView(tuple(group.view() for group in self.groups.values()))
+        return RouterView(tuple(group_view(group) for group in self.groups.values()))
+
+    def _answer_all(self, group: Group, members: tuple[Member, ...]) -> Send:
+        """One I_SEE_YOU to the group address for all who meet there (draft 4.1)."""
+        assert group.settings.group_address is not None
+        datagram = encode_message(
+            group.answer(*members),
+            password=_own_password(group.settings),
+            dual_valid=members[0].dual_valid,
+        )
+        return Send(datagram, self.settings.router_id, group.settings.group_address, WCCP_PORT)
 
     def _take(self, message: Message, group: Group, origin: _Origin, now: float) -> tuple[Output, ...]:
         match message:
@@ -128,8 +142,15 @@ class Router:
         if isinstance(admitted, Fault):
             return _refused(admitted, origin, group.settings.key)
         member = group.members[origin.address]
-        member.local, member.port = origin.local, origin.port
+        member.multicast = origin.local == group.settings.group_address
+        member.local = self.settings.router_id if member.multicast else origin.local
+        member.port = origin.port
         events = group.here_i_am(message, member, now)
+        if member.multicast:
+            return (*admitted, *events)
+        withheld = group.withheld_answer(member, now)
+        if withheld is not None:
+            return (*admitted, *events, *_refused(withheld, origin, group.settings.key))
         return (*admitted, *events, _answer(group, member, origin))
 
     def _identity_fault(self, message: HereIAm, origin: _Origin) -> Fault | None:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from wccpd.wire.elements import TimerScale, TransmitT
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class AssignmentPolicy(StrEnum):
-    """Who may fill the buckets of a group."""
+    """Who may assign the buckets or values of a group."""
 
     AUTO = "auto"
     """The designated cache; the router when no valid REDIRECT_ASSIGN comes in time."""
@@ -30,14 +31,69 @@ class AssignmentPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """Timers of one group in seconds; the defaults are draft 4.1, 4.8 and 4.14 at HERE_I_AM_T = 10 s."""
+    """The base timers of a group and what follows from them (draft 4.1, 4.8, 4.14; 2.01, 2.1).
 
-    removal_query_seconds: float = 25.0
-    removal_seconds: float = 30.0
-    flush_seconds: float = 50.0
-    """An assignment older than a membership change by this much is dropped (policy `cache`)."""
-    assignment_wait_seconds: float = 25.0
-    """Policy `auto`: a cache sends REDIRECT_ASSIGN 15 s after a change; one HERE_I_AM_T of slack on top."""
+    The defaults are those of 2.00, where nothing is negotiated.
+    """
+
+    transmit_seconds: float = 10.0
+    """TRANSMIT_T: time between two HERE_I_AMs, 0.5 to 60."""
+    timeout_scale: int = 1
+    """TIMEOUT_BASE_T = this times TRANSMIT_T; 1 to 5."""
+    ra_timer_scale: int = 1
+    """RA_TIMER_BASE_T = this times TRANSMIT_T; 1 to 5."""
+
+    @property
+    def removal_query_seconds(self) -> float:
+        """Silence after which a cache is asked whether it lives."""
+        return 2.5 * self.timeout_scale * self.transmit_seconds
+
+    @property
+    def removal_seconds(self) -> float:
+        """Silence after which a cache is gone."""
+        return 3 * self.timeout_scale * self.transmit_seconds
+
+    @property
+    def flush_seconds(self) -> float:
+        """Policy `cache`: age at which an assignment older than a membership change is dropped."""
+        return 5 * self.ra_timer_scale * self.transmit_seconds
+
+    @property
+    def assignment_wait_seconds(self) -> float:
+        """Policy `auto`: caches assign 1.5 RA_TIMER_BASE_T after a change; one interval of slack on top."""
+        return (1.5 * self.ra_timer_scale + 1) * self.transmit_seconds
+
+    @property
+    def multicast_seconds(self) -> float:
+        """Between two I_SEE_YOUs to a group address, before jitter."""
+        return 0.9 * self.transmit_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class TimerOffer:
+    """Ranges of timers that a group offers to caches that can negotiate them (2.01, 6.11)."""
+
+    transmit: TransmitT = TransmitT(60000, 500)
+    scale: TimerScale = TimerScale(5, 1, 5, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Interop:
+    """The points on which the drafts and real peers disagree; ARCHITECTURE.md says why each default is what it is."""
+
+    answer_unusable: bool = True
+    """Answer a HERE_I_AM with a stale Receive ID or an unsupported method (2.01); False: only a first one (2.00)."""
+    removal_query_takes_receive_id: bool = True
+    """A REMOVAL_QUERY has a Receive ID of its own (2017 draft, IOS); False: it repeats the last one."""
+    accepted_receive_ids: int = 1
+    """How many of the last Receive IDs sent to a cache count as an echo, 1 to 4; the drafts say 1. With more, a
+    lost answer costs a cache nothing."""
+    priority_defines_service: bool = False
+    """Refuse a cache whose service definition differs in nothing but its priority."""
+    flush_when_not_listed: bool = False
+    """A REDIRECT_ASSIGN that does not list this router flushes its table (2.00, 4.8.1); False: it is ignored."""
+    bucket_vector_low_bit_first: bool = False
+    """Bit order of the bucket vector that I_SEE_YOU shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +105,18 @@ class ServiceSettings:
     """1 to 8 octets each, the first is ours; any of them is accepted. Empty: no authentication."""
     group_list: tuple[IPv4Network, ...] = ()
     """Who may join, by source address. Empty: everybody who knows the password."""
+    group_address: IPv4Address | None = None
+    """Multicast address on which the group meets, beside the unicast ones."""
     policy: AssignmentPolicy = AssignmentPolicy.AUTO
-    timers: Timers = Timers()
+    assignment_wait_seconds: float | None = None
+    """Policy `auto`: patience for a REDIRECT_ASSIGN; None: what follows from the timers."""
     forwarding: ForwardingMethod = ForwardingMethod.GRE
     packet_return: PacketReturnMethod = PacketReturnMethod.GRE
     assignment: AssignmentMethod = AssignmentMethod.HASH
+    timer_offer: TimerOffer = field(default_factory=TimerOffer)
+    minor_version: int = 1
+    """Highest minor version spoken: 0 for WCCP 2.00 alone, 1 for 2.01 with those that speak it."""
+    interop: Interop = field(default_factory=Interop)
 
 
 @dataclass(frozen=True, slots=True)

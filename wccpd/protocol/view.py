@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from wccpd.protocol.settings import Timers
+from wccpd.wire.enums import BUCKETS
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.elements import ServiceKey
+    from wccpd.wire.masks import MaskValueSet
+    from wccpd.wire.reader import IPAddress
 
 
 class CacheState(StrEnum):
@@ -60,6 +65,7 @@ class CacheView:
     packet_return: str
     weight: int
     buckets: int
+    """Buckets or values that it owns."""
     last_heard: float
     usable_since: float | None
 
@@ -73,10 +79,19 @@ class GroupView:
     """What the first cache said the service is; None while the group is empty."""
     caches: tuple[CacheView, ...]
     bucket_owners: tuple[IPv4Address | None, ...] = field(repr=False)
-    """256 entries."""
+    """256 entries; all None in a group that assigns by mask."""
     assigned_by: AssignedBy
     designated: IPv4Address | None
     change_number: int
+    alternate_buckets: frozenset[int] = field(default=frozenset(), repr=False)
+    """Buckets whose packets are decided by the alternate hash."""
+    mask_sets: tuple[MaskValueSet, ...] = field(default=(), repr=False)
+    """Mask/value sets in order, values of nobody left out; empty in a group that assigns by hash."""
+    values: int = BUCKETS
+    """Entries that can be owned: 256 buckets, or the values of all sets."""
+    routers: tuple[IPAddress, ...] = ()
+    """Routers that usable caches report, by Router ID."""
+    timers: Timers = field(default_factory=Timers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from wccpd.protocol.assignment import (
     bucket_counts,
     bucket_vector,
     cover,
-    from_redirect_assign,
     moved,
     shares,
 )
+from wccpd.protocol.tables import HashTable
 
 
 def caches(count: int) -> list[IPv4Address]:
@@ -99,7 +99,9 @@ def test_assigning_twice_moves_nothing() -> None:
 def test_buckets_of_unusable_caches_and_indices_past_the_list_become_unassigned() -> None:
     first, second = caches(2)
     octets = bytes([0, 1, 2, 0xFF, 0x80]) + bytes([0xFF]) * 251
-    owners = from_redirect_assign([first, second], octets, frozenset({first}))
+    table = HashTable.of_redirect_assign([first, second], octets, frozenset({first}))
+    owners = table.owners
+    assert table.alternate == {4}
     assert owners[:5] == (first, None, None, None, first)
     assert set(owners[5:]) == {None}
 

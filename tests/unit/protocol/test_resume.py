@@ -77,8 +77,9 @@ def test_after_a_reboot_only_the_numbers_and_what_was_learnt_are_resumed() -> No
     [
         {"receive_id": 0},
         {"change_number": "x"},
-        {"buckets": [0] * 255},
-        {"buckets": [7] * 256},
+        {"entries": [0] * 255},
+        {"entries": [7] * 256},
+        {"table": {}},
         {"assigned_by": "somebody"},
         {"members": [{"address": "10.0.0.1"}]},
         {"key": ["10.0.0.1"]},

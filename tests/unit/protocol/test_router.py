@@ -6,13 +6,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from tests.support.stage import FIRST, ROUTER_ID, SECOND, SECOND_ADDRESS, WEB_CACHE, Stage
+from tests.support.stage import FIRST, ROUTER_ID, SECOND, SECOND_ADDRESS, WEB_CACHE, Stage, only, reason
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
     CacheLost,
     CacheUsable,
-    Output,
     Refusal,
     Refused,
     RungChanged,
@@ -23,16 +22,6 @@ from wccpd.protocol.view import AssignedBy, CacheState, Rung
 from wccpd.wire.components import Capabilities, ServiceInfo
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, ServiceFlags, ServiceType
-
-
-def only(outputs: tuple[Output, ...], kind: type) -> list:
-    return [output for output in outputs if isinstance(output, kind)]
-
-
-def reason(outputs: tuple[Output, ...]) -> object:
-    (refused,) = only(outputs, Refused)
-    return refused.reason
-
 
 # Joining
 

@@ -1,0 +1,264 @@
+"""What caches and router agree on: methods, timers, versions; and how often anybody is answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.scripted_cache import GRE_HASH_GRE, ScriptedCache
+from tests.support.stage import FIRST, PASSWORD, ROUTER_ID, SECOND, Stage, only, reason
+from wccpd.protocol.outputs import CacheIncompatible, CacheLost, CacheUsable, Refusal, Refused, Send
+from wccpd.protocol.settings import Interop, Timers
+from wccpd.protocol.view import CacheState
+from wccpd.wire.components import Capabilities
+from wccpd.wire.elements import TimerScale, TransmitT
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, IdentityFlags
+from wccpd.wire.messages import ISeeYou, decode_message
+
+FAST = replace(GRE_HASH_GRE, transmit_t=TransmitT(0, 500), timer_scale=TimerScale(0, 2, 0, 1))
+
+
+def answer(stage: Stage, cache: ScriptedCache) -> ISeeYou:
+    (send,) = only(stage.hello(cache), Send)
+    message = decode_message(send.datagram)
+    assert isinstance(message, ISeeYou)
+    return message
+
+
+def incompatible(stage: Stage, cache: ScriptedCache) -> str:
+    (event,) = only(stage.hello(cache) + stage.hello(cache), CacheIncompatible)
+    return str(event.reason)
+
+
+# Timers
+
+
+def test_a_cache_that_knows_no_timers_is_offered_none() -> None:
+    stage = Stage()
+    offered = answer(stage, stage.cache(FIRST)).capabilities
+    assert offered is not None
+    assert (offered.transmit_t, offered.timer_scale) == (None, None)
+
+
+def test_a_cache_that_knows_timers_is_offered_the_ranges_and_then_what_the_group_runs_at() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST, capabilities=FAST)
+    first = answer(stage, cache).capabilities
+    assert first is not None
+    assert (first.transmit_t, first.timer_scale) == (TransmitT(60000, 500), TimerScale(5, 1, 5, 1))
+    later = answer(stage, cache).capabilities
+    assert later is not None
+    assert (later.transmit_t, later.timer_scale) == (TransmitT(0, 500), TimerScale(0, 2, 0, 1))
+    assert stage.group.timers == Timers(0.5, 2, 1)
+
+
+def test_a_group_with_fast_timers_loses_a_silent_cache_in_seconds() -> None:
+    stage = Stage()
+    stage.joined(FIRST, every=0.5, capabilities=FAST)
+    stage.wait(2.4)
+    assert not only(stage.wait(0.05), CacheLost)
+    assert stage.caches[FIRST].queried is None
+    stage.wait(0.1)
+    assert stage.caches[FIRST].queried is not None
+    assert only(stage.wait(0.6), CacheLost)
+
+
+@pytest.mark.parametrize(
+    ("transmit", "scale", "words"),
+    [
+        (TransmitT(0, 499), None, "it selects a TRANSMIT_T of 0.499 s, 500 to 60000 ms are offered"),
+        (TransmitT(0, 60001), None, "it selects a TRANSMIT_T of 60.001 s, 500 to 60000 ms are offered"),
+        (TransmitT(1000, 500), None, "it selects a range of TRANSMIT_T, not a value"),
+        (None, TimerScale(0, 6, 0, 1), "it selects a timeout scale of 6, 1 to 5 are offered"),
+        (None, TimerScale(0, 1, 0, 9), "it selects a REDIRECT_ASSIGN scale of 9, 1 to 5 are offered"),
+        (None, TimerScale(2, 1, 0, 1), "it selects a range of TIMER_SCALE, not a value"),
+    ],
+)
+def test_timers_that_are_not_offered_make_a_cache_incompatible(
+    transmit: TransmitT | None, scale: TimerScale | None, words: str
+) -> None:
+    stage = Stage()
+    wanted = replace(GRE_HASH_GRE, transmit_t=transmit, timer_scale=scale)
+    assert incompatible(stage, stage.cache(FIRST, capabilities=wanted)) == words
+
+
+def test_the_first_cache_fixes_the_timers_until_the_group_is_empty() -> None:
+    stage = Stage()
+    (first,) = stage.joined(FIRST, every=0.5, capabilities=FAST)
+    late = stage.cache(SECOND)
+    stage.hello(late)
+    stage.hello(first)
+    (event,) = only(stage.hello(late), CacheIncompatible)
+    assert event.reason == "it selects timers 10 s, scales 1 and 1, the group runs at 0.5 s, scales 2 and 1"
+    stage.wait(40)
+    late.last = None
+    stage.hello(late)
+    stage.hello(late)
+    assert stage.state(SECOND) is CacheState.USABLE
+    assert stage.group.timers == Timers()
+
+
+# Methods
+
+
+def test_the_first_cache_fixes_the_assignment_method_and_only_that_is_then_offered() -> None:
+    stage = Stage(assignment=AssignmentMethod.HASH | AssignmentMethod.MASK)
+    (first,) = stage.joined(FIRST)
+    assert first.last is not None
+    assert first.last.capabilities is not None
+    assert first.last.capabilities.assignment is AssignmentMethod.HASH
+    late = stage.cache(SECOND, capabilities=Capabilities(assignment=AssignmentMethod.MASK))
+    assert incompatible(stage, late) == "it asks for assignment mask, this group offers hash"
+
+
+def test_forwarding_may_differ_from_cache_to_cache() -> None:
+    stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
+    stage.joined(FIRST)
+    stage.joined(SECOND, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
+    assert [cache.forwarding for cache in stage.group.caches] == ["GRE", "L2"]
+
+
+@pytest.mark.parametrize(
+    ("selected", "words"),
+    [
+        (ForwardingMethod(0), "it asks for forwarding nothing, this group offers GRE or L2"),
+        (ForwardingMethod(3), "it asks for forwarding GRE or L2, this group offers GRE or L2"),
+        (ForwardingMethod(4), "it asks for forwarding 0x4, this group offers GRE or L2"),
+    ],
+)
+def test_no_bit_several_and_unknown_bits_are_no_selection(selected: ForwardingMethod, words: str) -> None:
+    stage = Stage(forwarding=ForwardingMethod(3))
+    assert incompatible(stage, stage.cache(FIRST, capabilities=Capabilities(forwarding=selected))) == words
+
+
+def test_a_usable_cache_that_changes_its_mind_loses_its_buckets() -> None:
+    stage = Stage()
+    first, second = stage.joined(FIRST, SECOND)
+    stage.live(30, first, second)
+    first.capabilities = Capabilities(forwarding=ForwardingMethod.L2)
+    outputs = stage.hello(first)
+    assert only(outputs, CacheLost)
+    assert set(stage.group.bucket_owners) == {SECOND}
+    first.capabilities = GRE_HASH_GRE
+    assert only(stage.hello(first), CacheUsable)
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "minimum", "answered"),
+    [
+        (1, 0, False, 0),
+        (1, 1, False, 1),
+        (0, 1, False, 0),
+        (1, 0, True, 1),
+        (0, 0, True, 0),
+        (1, 7, False, 1),
+    ],
+)
+def test_the_answer_is_of_the_highest_version_in_common(
+    ours: int, theirs: int, minimum: bool, answered: int
+) -> None:
+    stage = Stage(minor_version=ours)
+    flags = IdentityFlags.MINIMUM_VERSION if minimum else IdentityFlags(0)
+    cache = stage.cache(FIRST, minor_version=theirs, flags=flags)
+    assert answer(stage, cache).minor_version == answered
+
+
+def test_a_cache_that_needs_more_than_we_speak_is_refused() -> None:
+    stage = Stage(minor_version=0)
+    cache = stage.cache(FIRST, minor_version=1, flags=IdentityFlags.MINIMUM_VERSION)
+    assert reason(stage.hello(cache)) is Refusal.VERSION_NOT_SPOKEN
+
+
+def test_nothing_of_2_01_is_in_an_answer_of_2_00() -> None:
+    stage = Stage()
+    message = answer(stage, stage.cache(FIRST))
+    assert message.minor_version == 0
+    assert (message.address_table, message.alternate_assignment_map) == (None, None)
+
+
+# How often
+
+
+def test_a_flood_from_one_cache_is_answered_at_a_bounded_rate_and_the_cache_stays() -> None:
+    stage = Stage()
+    flooder, other = stage.joined(FIRST, SECOND)
+    answers = refused = 0
+    for _ in range(1000):
+        outputs = stage.send(flooder, flooder.here_i_am())
+        answers += len(only(outputs, Send))
+        refused += len(only(outputs, Refused))
+        stage.wait(0.01)
+    assert answers <= 8 + 4 * 10 + 1
+    assert answers + refused == 1000
+    assert only(stage.hello(other), Send), "nobody else suffers"
+    stage.wait(5)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+# Disputed points
+
+
+def test_the_strict_reading_does_not_answer_a_stale_receive_id() -> None:
+    stage = Stage(interop=Interop(answer_unusable=False))
+    cache = stage.cache(FIRST)
+    assert only(stage.hello(cache), Send)
+    assert reason(stage.send(cache, cache.here_i_am(receive_id=9))) is Refusal.STALE_RECEIVE_ID
+    assert only(stage.hello(cache), CacheUsable)
+
+
+def test_with_two_accepted_receive_ids_a_lost_answer_costs_nothing() -> None:
+    for accepted, state in ((1, []), (2, [FIRST])):
+        stage = Stage(interop=Interop(accepted_receive_ids=accepted))
+        (cache,) = stage.joined(FIRST)
+        for _ in range(2):
+            stage.wait(10)
+            echo = cache.here_i_am()
+            stage.send(cache, echo)
+            # The next answer is lost on its way, so the cache echoes the one before.
+            stage.wait(10)
+            stage.router.receive(cache.here_i_am(), FIRST, 2048, ROUTER_ID, stage.now)
+            stage.wait(10)
+            stage.send(cache, echo if accepted == 1 else cache.here_i_am())
+        assert [each.address for each in stage.group.caches if each.state is CacheState.USABLE] in (
+            [FIRST],
+            state,
+        )
+
+
+def test_a_removal_query_may_repeat_the_last_receive_id() -> None:
+    stage = Stage(interop=Interop(removal_query_takes_receive_id=False))
+    (cache,) = stage.joined(FIRST)
+    stage.wait(26)
+    assert cache.queried is not None
+    assert cache.last is not None
+    assert cache.queried.query.receive_id == cache.last.identity.receive_id
+
+
+def test_priority_may_be_made_part_of_the_definition() -> None:
+    from wccpd.wire.components import ServiceInfo
+    from wccpd.wire.elements import ServiceKey
+    from wccpd.wire.enums import ServiceFlags, ServiceType
+
+    def info(priority: int) -> ServiceInfo:
+        return ServiceInfo.dynamic(70, priority, 6, ServiceFlags.SOURCE_IP_HASH)
+
+    stage = Stage(key=ServiceKey(ServiceType.DYNAMIC, 70), interop=Interop(priority_defines_service=True))
+    stage.hello(stage.cache(FIRST, service=info(1)))
+    assert reason(stage.hello(stage.cache(SECOND, service=info(2)))) is Refusal.DEFINITION_DIFFERS
+
+
+def test_an_assignment_that_omits_us_is_ignored_or_flushes_as_configured() -> None:
+    for flush, left in ((False, 256), (True, 0)):
+        stage = Stage(interop=Interop(flush_when_not_listed=flush))
+        (cache,) = stage.joined(FIRST)
+        stage.send(cache, cache.redirect_assign((FIRST,)))
+        foreign = ScriptedCache(FIRST, ROUTER_ID, password=PASSWORD)
+        assert cache.last is not None
+        identity = replace(cache.last.identity, router_id=ROUTER_ID + 5)
+        foreign.last = replace(cache.last, identity=identity)
+        stage.send(cache, foreign.redirect_assign((FIRST,)))
+        assert sum(owner is not None for owner in stage.group.bucket_owners) == left
