@@ -82,6 +82,18 @@ def parse_unicast_address(value: object) -> IPv4Address:
     return address
 
 
+def parse_multicast_address(value: object) -> IPv4Address:
+    """Read a group address of WCCP: 224.0.0.0 to 239.255.255.255.
+
+    Raises:
+        FieldError: it is not one.
+    """
+    address = parse_address(value)
+    if not address.is_multicast:
+        raise FieldError("must be an IPv4 multicast address", allowed="224.0.0.0 to 239.255.255.255")
+    return address
+
+
 def parse_network(value: object) -> IPv4Network:
     """Read an IPv4 network with its prefix length and no host bits; a bare address is its /32.
 
@@ -299,6 +311,7 @@ def refuse_open_password(value: object) -> object:
 
 
 UnicastAddress = Annotated[IPv4Address, BeforeValidator(parse_unicast_address)]
+MulticastAddress = Annotated[IPv4Address, BeforeValidator(parse_multicast_address)]
 Network = Annotated[IPv4Network, BeforeValidator(parse_network)]
 AcceptedNetwork = Annotated[IPv4Network, BeforeValidator(parse_accepted_network)]
 InsideNetwork = Annotated[IPv4Network, BeforeValidator(parse_inside_network)]

@@ -146,15 +146,20 @@ def _with_passwords(
     """The services with their passwords, and a fault for each password that cannot be had."""
     complete, faults = [], []
     for index, service in services.items():
-        if service.password_file is None:
-            complete.append(service)
-            continue
-        path = directory / service.password_file
-        password = _read_password(path)
-        if isinstance(password, str):
-            faults.append(Fault(("services", index, "password_file"), f"{str(path)!a} {password}"))
-        else:
-            complete.append(service.model_copy(update={"password_file": path, "password": password}))
+        found: dict[str, object] = {}
+        for key, file in (
+            ("password", service.password_file),
+            ("previous_password", service.previous_password_file),
+        ):
+            if file is None:
+                continue
+            path = directory / file
+            password = _read_password(path)
+            if isinstance(password, str):
+                faults.append(Fault(("services", index, f"{key}_file"), f"{str(path)!a} {password}"))
+            else:
+                found |= {f"{key}_file": path, key: password}
+        complete.append(service.model_copy(update=found))
     return tuple(complete), faults
 
 

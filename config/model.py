@@ -21,6 +21,7 @@ from config.fields import (
     FilePath,
     InsideNetwork,
     InterfaceName,
+    MulticastAddress,
     Network,
     NftName,
     RouteProtocol,
@@ -189,6 +190,46 @@ class Bgp(Section):
     )
 
 
+class Interop(Section):
+    """Points on which WCCP's drafts and real proxies disagree; the defaults suit all proxies that are known."""
+
+    minor_version: int = Field(
+        default=1, strict=True, ge=0, le=1, description="Highest version spoken: 0 is WCCP 2.00, 1 is 2.01."
+    )
+    answer_unusable: bool = Field(
+        default=True,
+        strict=True,
+        description="Answer a HERE_I_AM with a stale Receive ID or an unsupported method, as 2.01 has it.",
+    )
+    removal_query_takes_receive_id: bool = Field(
+        default=True,
+        strict=True,
+        description="A REMOVAL_QUERY has a Receive ID of its own, as IOS does, rather than repeating the last.",
+    )
+    accepted_receive_ids: int = Field(
+        default=1,
+        strict=True,
+        ge=1,
+        le=4,
+        description="How many of the last Receive IDs count as an echo; more than 1 helps on lossy paths.",
+    )
+    priority_defines_service: bool = Field(
+        default=False,
+        strict=True,
+        description="Refuse a cache whose definition of the service differs in nothing but its priority.",
+    )
+    flush_when_not_listed: bool = Field(
+        default=False,
+        strict=True,
+        description="A REDIRECT_ASSIGN that omits this router flushes its table, as 2.00 has it.",
+    )
+    bucket_vector_low_bit_first: bool = Field(
+        default=False,
+        strict=True,
+        description="Bit order of the bucket vector that an I_SEE_YOU shows.",
+    )
+
+
 class Service(Section):
     """One WCCP service group that caches may join."""
 
@@ -207,6 +248,24 @@ class Service(Section):
         exclude=True,
         repr=False,
         description="What password_file holds; only the loader sets it.",
+    )
+    previous_password_file: FilePath | None = Field(
+        default=None,
+        description=(
+            "File with the password that the group had before: still accepted while proxies are moved, never sent."
+        ),
+    )
+    previous_password: Annotated[
+        SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)
+    ] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="What previous_password_file holds; only the loader sets it.",
+    )
+    group_address: MulticastAddress | None = Field(
+        default=None,
+        description="IPv4 multicast address at which the group meets; unicast caches are served beside it.",
     )
     group_list: tuple[Network, ...] = Field(
         default=(),
@@ -229,6 +288,9 @@ class Service(Section):
         ge=1,
         le=600,
         description="With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself.",
+    )
+    interop: Interop = Field(
+        default=Interop(), description="Points on which WCCP's drafts and real proxies disagree."
     )
 
 
@@ -274,8 +336,8 @@ class Kernel(Section):
         default=18800,
         strict=True,
         ge=1,
-        le=32765,
-        description="Priority of our policy rules; 32766, the main table, comes after all of ours.",
+        le=32510,
+        description="Our policy rules have this priority plus 1 to 255; 32766, the main table, comes after them.",
     )
     route_protocol: RouteProtocol = Field(
         default=118, description="Route protocol number of our routes; no other routing daemon may use it."

@@ -143,6 +143,11 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
                 "anyone could join this service group and be sent the traffic: no password, no list",
                 "add password_file or group_list",
             )
+        if service.previous_password_file is not None and service.password_file is None:
+            yield Fault(
+                ("services", index, "previous_password_file"),
+                "there is no password_file: a group without a password accepts no digest at all",
+            )
         if (
             service.assignment is not Assignment.AUTO
             and "assignment_wait_seconds" in service.model_fields_set
@@ -152,6 +157,9 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
                 f"has no meaning with 'assignment: {service.assignment}', only with 'auto'",
             )
         yield from _overlaps(("services", index, "group_list"), service.group_list)
+    addresses = {index: each for index, each in parts.services.items() if each.group_address is not None}
+    for index, first in _repeated(addresses, lambda service: service.group_address):
+        yield Fault(("services", index, "group_address"), f"services[{first}] already meets at this address")
 
 
 def _redirect_rules(parts: Parts) -> Iterator[Fault]:

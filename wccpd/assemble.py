@@ -9,7 +9,7 @@ from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
 from wccpd.plan.compile import Policy
 from wccpd.plan.marks import MarkLayout
-from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, Interop, ServiceSettings
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.enums import ServiceType
 
@@ -48,13 +48,28 @@ def wccp_addresses(config: Config) -> tuple[IPv4Address, ...]:
 
 
 def _service_settings(service: Service) -> ServiceSettings:
-    password = service.password.get_secret_value() if service.password is not None else None
+    secrets = (service.password, service.previous_password)
     return ServiceSettings(
         key=service_key(service),
-        passwords=(password,) if password is not None else (),
+        passwords=tuple(secret.get_secret_value() for secret in secrets if secret is not None),
         group_list=service.group_list,
+        group_address=service.group_address,
         policy=AssignmentPolicy(service.assignment.value),
         assignment_wait_seconds=float(service.assignment_wait_seconds),
+        minor_version=service.interop.minor_version,
+        interop=_interop(service),
+    )
+
+
+def _interop(service: Service) -> Interop:
+    chosen = service.interop
+    return Interop(
+        answer_unusable=chosen.answer_unusable,
+        removal_query_takes_receive_id=chosen.removal_query_takes_receive_id,
+        accepted_receive_ids=chosen.accepted_receive_ids,
+        priority_defines_service=chosen.priority_defines_service,
+        flush_when_not_listed=chosen.flush_when_not_listed,
+        bucket_vector_low_bit_first=chosen.bucket_vector_low_bit_first,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.enums import ServiceType
+from wccpd.wire.messages import ISeeYou, decode_message
 
 pytestmark = pytest.mark.netns
 
@@ -107,6 +109,36 @@ def test_the_answer_comes_from_the_address_that_was_asked(stage: Stage) -> None:
     assert cache.cache.last is not None
     assert cache.cache.last.identity.sent_to == SECOND_ADDRESS
     assert cache.cache.last.identity.router_id == ROUTER_ID
+
+
+def test_a_multicast_group_is_answered_at_its_address(stage: Stage) -> None:
+    group = IPv4Address("239.192.0.5")
+    text = stage.config.read_text().replace(
+        "assignment: router", f"assignment: router\n    group_address: {group}"
+    )
+    stage.config.write_text(text)
+    for namespace, device in ((stage.router, "spokes"), (stage.caches, "eth0")):
+        namespace.run("ip", "route", "add", "224.0.0.0/4", "dev", device)
+    stage.start()
+    cache = stage.cache(router_address=group)
+    listener = stage.caches.call(lambda: listening_at(group, FIRST))
+    try:
+        cache.send(cache.cache.here_i_am())
+        datagram, (source, port) = listener.recvfrom(65535)
+    finally:
+        listener.close()
+    assert (source, port) == (str(ROUTER_ID), 2048)
+    message = decode_message(datagram)
+    assert isinstance(message, ISeeYou)
+    assert (message.identity.sent_to, message.identity.caches) == (group, (FIRST,))
+
+
+def listening_at(group: IPv4Address, own: IPv4Address) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group.packed + own.packed)
+    sock.bind((str(group), 2048))
+    sock.settimeout(15)
+    return sock
 
 
 def test_bad_datagrams_are_counted_under_a_reason_logged_once_and_hurt_nobody(stage: Stage) -> None:

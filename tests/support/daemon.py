@@ -102,6 +102,7 @@ class NetworkCache:
     def _open(self) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((str(self.cache.address), WCCP_PORT))
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
         sock.settimeout(2)
         return sock
 

@@ -18,11 +18,16 @@ IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT = 0
 
 
-class WccpSocket:
-    """Port 2048 on one address."""
+MULTICAST_TTL = 15
+"""The most that WCCP groups are given elsewhere; caches are near."""
 
-    def __init__(self, local: IPv4Address) -> None:
+
+class WccpSocket:
+    """Port 2048 on one address of ours, or on a group address that is joined from one of ours."""
+
+    def __init__(self, local: IPv4Address, joined_from: IPv4Address | None = None) -> None:
         self.local = local
+        self._joined_from = joined_from
         self._stream: asyncio_dgram.aio.DatagramServer | None = None
 
     async def open(self) -> None:
@@ -36,6 +41,13 @@ class WccpSocket:
             # An I_SEE_YOU may outgrow the MTU and must be fragmented; with DF set, IOS-era peers also took
             # the IP identification 0 for a repeat.
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            if self._joined_from is not None:
+                membership = self.local.packed + self._joined_from.packed
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, self.local.packed)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, MULTICAST_TTL)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             sock.bind((str(self.local), WCCP_PORT))
         except OSError as error:
             sock.close()

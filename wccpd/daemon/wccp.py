@@ -37,7 +37,12 @@ class WccpSpeaker:
         self.router = router
         self.refusals = Refusals()
         self._on_view = on_view
-        self._sockets = {local: WccpSocket(local) for local in router.settings.addresses}
+        settings = router.settings
+        self._sockets = {local: WccpSocket(local) for local in settings.addresses} | {
+            service.group_address: WccpSocket(service.group_address, joined_from=settings.router_id)
+            for service in settings.services
+            if service.group_address is not None
+        }
         self._rearm = asyncio.Event()
 
     async def open(self) -> None:

@@ -478,3 +478,32 @@ def test_redacted_settings_are_plain_values_that_load_again() -> None:
     assert plain["redirect"] == {"interfaces": [], "never": []}
     assert settings.bgp is not None
     assert settings.bgp.advertise == (IPv4Network("0.0.0.0/0"),)
+
+
+def test_the_previous_password_is_read_beside_the_present_one(tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"sesame")
+    (tmp_path / "old").write_bytes(b"mustard\n")
+    text = GOOD + "    password_file: new\n    previous_password_file: old\n"
+    (service,) = config.parse(text, directory=tmp_path).services
+    assert service.previous_password is not None
+    assert service.previous_password.get_secret_value() == b"mustard"
+    assert "mustard" not in repr(service)
+
+
+def test_a_previous_password_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"mustard")
+    line = only_problem_of(GOOD + "    previous_password_file: old\n", tmp_path)
+    assert "services[0].previous_password_file: there is no password_file" in line
+
+
+def test_a_group_address_must_be_multicast(tmp_path: Path) -> None:
+    line = only_problem_of(GOOD + "    group_address: 10.0.0.1\n", tmp_path)
+    assert "services[0].group_address: must be an IPv4 multicast address" in line
+
+
+def test_the_disputed_points_can_be_set_and_are_checked(tmp_path: Path) -> None:
+    text = GOOD + "    interop:\n      accepted_receive_ids: 2\n      minor_version: 0\n"
+    (service,) = config.parse(text, directory=tmp_path).services
+    assert (service.interop.accepted_receive_ids, service.interop.minor_version) == (2, 0)
+    line = only_problem_of(GOOD + "    interop:\n      accepted_receive_ids: 9\n", tmp_path)
+    assert "services[0].interop.accepted_receive_ids" in line
