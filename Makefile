@@ -40,6 +40,10 @@ test: lint ## the whole test suite; what needs GRE devices runs in a VM where th
 demo: setup ## the whole architecture on this machine; KEEP=1 leaves it running
 	@$(SUDO) $(PYTHON) -m lab demo $(if $(KEEP),--keep)
 
+.PHONY: enter
+enter: ## a shell on a node of the lab that KEEP=1 left running; NODE=router1
+	@$(SUDO) $(PYTHON) -m lab enter $(NODE)
+
 .PHONY: down
 down: ## remove a lab that KEEP=1 left running
 	@$(SUDO) $(PYTHON) -m lab down

@@ -47,7 +47,7 @@ class Programs:
         Raises:
             LabError: a program of this name is running.
         """
-        if name in self._programs and self._programs[name].running:
+        if self.running(name):
             raise LabError(f"{name} is already running")
         log = self._log_directory / f"{name}.log"
         with log.open("ab") as output:
@@ -61,6 +61,10 @@ class Programs:
         program = Program(name, node, process, log)
         self._programs[name] = program
         return program
+
+    def running(self, name: str) -> bool:
+        """Whether a program of this name was started and has not ended."""
+        return name in self._programs and self._programs[name].running
 
     def get(self, name: str) -> Program:
         """The program called `name`.

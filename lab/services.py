@@ -30,8 +30,10 @@ ipv4 table attachment;
 
 protocol device {{ scan time 2; }}
 
+# Only what BGP's next hops need: the spokes' subnets must come from the static protocol, which announces.
 protocol direct {{
   ipv4 {{ table attachment; }};
+  interface "gre-*";
 }}
 
 # The propagated routes of the Spoke VPCs, and the default that loops back.
