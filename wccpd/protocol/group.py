@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from wccpd.wire.components import ServiceInfo
-    from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery
+    from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
 REMEMBERED_FORMS = 64
@@ -87,6 +87,8 @@ class Group:
         self.router_had_to_assign = False
         """This farm did not assign before: do not wait for it again."""
         self.known_dual_valid: dict[IPv4Address, bool] = {}
+        self.members_revision = 0
+        """Counts changes of what members say of themselves; the usable ones are shown to all."""
         self.multicast_at: float | None = None
         """When the next I_SEE_YOU goes to the group address."""
 
@@ -122,7 +124,7 @@ class Group:
         return (CacheSeen(self.settings.key, address),)
 
     def here_i_am(self, message: HereIAm, member: Member, now: float) -> tuple[Event, ...]:
-        """Take a HERE_I_AM of an admitted member; `answer` makes the I_SEE_YOU for it."""
+        """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it."""
         member.last_heard = now
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
@@ -133,8 +135,10 @@ class Group:
         if not member.is_echo(self._echoed_id(message)):
             return self._unechoed(member)
         member.echoed(now)
-        member.identity = message.identity
-        member.routers = tuple(row.router_id for row in message.view.routers)
+        routers = tuple(row.router_id for row in message.view.routers)
+        if (member.identity, member.routers) != (message.identity, routers):
+            member.identity, member.routers = message.identity, routers
+            self.members_revision += 1
         events: list[Event] = []
         if message.shutdown is not None and member.state is not CacheState.SHUTDOWN:
             events += self._gone(member, "it sent SHUTDOWN", now)
@@ -143,12 +147,15 @@ class Group:
             events += self._negotiate(member, message, now)
         return tuple(events)
 
-    def answer(self, *members: Member) -> ISeeYou:
-        """The I_SEE_YOU for one member, or for several at the group address, with a Receive ID of its own."""
+    def sends(self, *members: Member) -> None:
+        """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
         self.receive_id = next_number(self.receive_id)
         for member in members:
             member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
-        return answers.i_see_you(self, members)
+
+    def shown(self) -> tuple[object, ...]:
+        """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
+        return self.change_number, self.key, self.table, self.definition, self.fixed, self.members_revision
 
     def withheld_answer(self, member: Member, now: float) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""

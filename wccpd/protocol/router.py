@@ -14,10 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from wccpd.protocol import answers
 from wccpd.protocol.group import Group
 from wccpd.protocol.outputs import Fault, Output, Refusal, Refused, Send
 from wccpd.protocol.readout import group_view
-from wccpd.protocol.view import RouterView
+from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
 from wccpd.wire.messages import (
@@ -29,7 +30,8 @@ from wccpd.wire.messages import (
     encode_message,
     peek_service,
 )
-from wccpd.wire.security import KeyVariant, matching_key_variant, peek_security
+from wccpd.wire.security import check_digest, matching_key_variant, peek_security
+from wccpd.wire.template import AnswerTemplate
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from wccpd.protocol.settings import EngineSettings, ServiceSettings
     from wccpd.wire.elements import ServiceKey
     from wccpd.wire.messages import Message
+
+
+_Form = tuple["ServiceKey", bool, int, bool]
+"""Group, dual-valid or not, minor version, with timers or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class Router:
             service.key: Group(service, settings.router_id, self._addresses, settings.first_number)
             for service in settings.services
         }
+        self._templates: dict[_Form, tuple[tuple[object, ...], AnswerTemplate]] = {}
+        """The last answer of each group and form, with what it showed."""
 
     def receive(
         self, datagram: bytes, source: IPv4Address, source_port: int, local: IPv4Address, now: float
@@ -114,8 +122,9 @@ class Router:
     def _answer_all(self, group: Group, members: tuple[Member, ...]) -> Send:
         """One I_SEE_YOU to the group address for all who meet there (draft 4.1)."""
         assert group.settings.group_address is not None
+        group.sends(*members)
         datagram = encode_message(
-            group.answer(*members),
+            answers.i_see_you(group, members),
             password=_own_password(group.settings),
             dual_valid=members[0].dual_valid,
         )
@@ -151,7 +160,25 @@ class Router:
         withheld = group.withheld_answer(member, now)
         if withheld is not None:
             return (*admitted, *events, *_refused(withheld, origin, group.settings.key))
-        return (*admitted, *events, _answer(group, member, origin))
+        return (*admitted, *events, self._answer(group, member, origin))
+
+    def _answer(self, group: Group, member: Member, origin: _Origin) -> Send:
+        """The I_SEE_YOU, to the exact source and from the very address that was asked."""
+        group.sends(member)
+        password = _own_password(group.settings)
+        if member.state is CacheState.SHUTDOWN:
+            message = answers.i_see_you(group, (member,))
+            datagram = encode_message(message, password=password, dual_valid=member.dual_valid)
+            return Send(datagram, origin.local, origin.address, origin.port)
+        form = (group.settings.key, member.dual_valid, member.minor_version, member.negotiates_timers)
+        shown = group.shown()
+        cached = self._templates.get(form)
+        if cached is None or cached[0] != shown:
+            message = answers.i_see_you(group, (member,))
+            template = AnswerTemplate(message, password=password, dual_valid=member.dual_valid)
+            cached = self._templates[form] = shown, template
+        datagram = cached[1].fill(group.receive_id, origin.local, member.address)
+        return Send(datagram, origin.local, origin.address, origin.port)
 
     def _identity_fault(self, message: HereIAm, origin: _Origin) -> Fault | None:
         address = message.identity.address
@@ -169,14 +196,6 @@ class Router:
         return None
 
 
-def _answer(group: Group, member: Member, origin: _Origin) -> Send:
-    """The I_SEE_YOU, to the exact source and from the very address that was asked."""
-    datagram = encode_message(
-        group.answer(member), password=_own_password(group.settings), dual_valid=member.dual_valid
-    )
-    return Send(datagram, origin.local, origin.address, origin.port)
-
-
 def _refused(fault: Fault, origin: _Origin, service: ServiceKey) -> tuple[Output, ...]:
     return (Refused(fault.reason, origin.address, service, fault.detail),)
 
@@ -189,6 +208,8 @@ def _denied(datagram: bytes, source: IPv4Address, settings: ServiceSettings) -> 
     """Whether the sender may speak to this group at all: group list, then digest."""
     if settings.group_list and not any(source in network for network in settings.group_list):
         return Fault(Refusal.NOT_IN_GROUP_LIST, f"{source} is not in the group list")
+    if any(check_digest(datagram, password) for password in settings.passwords):
+        return None
     signed = peek_security(datagram)
     if not settings.passwords:
         unexpected = Fault(
@@ -202,11 +223,10 @@ def _denied(datagram: bytes, source: IPv4Address, settings: ServiceSettings) -> 
     return _digest_fault(datagram, settings.passwords)
 
 
-def _digest_fault(datagram: bytes, passwords: tuple[bytes, ...]) -> Fault | None:
-    variants = [matching_key_variant(datagram, password) for password in passwords]
-    if KeyVariant.EXACT in variants:
-        return None
-    for variant in variants:
+def _digest_fault(datagram: bytes, passwords: tuple[bytes, ...]) -> Fault:
+    """What is wrong with a digest that does not match: Squids of some versions make the key differently."""
+    for password in passwords:
+        variant = matching_key_variant(datagram, password)
         if variant is not None:
             detail = f"the password is right, its MD5 key is not: {variant.explanation}"
             return Fault(Refusal.AUTHENTICATION_WRONG, detail)
