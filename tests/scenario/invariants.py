@@ -28,6 +28,8 @@ class Watch:
         self.settings = {service.key: service for service in router.settings.services}
         self.receive_ids: dict[ServiceKey, set[int]] = {key: set() for key in self.settings}
         self.before: dict[ServiceKey, GroupView] = {}
+        self._listed: list[tuple[ServiceKey, frozenset[object]]] = []
+        """Caches in the I_SEE_YOUs since the last look."""
 
     def said(self, outputs: Iterable[Output]) -> None:
         """Check what was sent."""
@@ -36,7 +38,7 @@ class Watch:
                 self._sent(output)
 
     def shows(self) -> None:
-        """Check the view, and what became of the last one."""
+        """Check the view, and what became of the last one; to be called after every step."""
         for group in self.router.view().groups:
             settings = self.settings[group.key]
             consistent(group)
@@ -44,6 +46,10 @@ class Watch:
             if before is not None:
                 follows(before, group, settings)
             self.before[group.key] = group
+            usable = {cache.address for cache in group.caches if cache.state is CacheState.USABLE}
+            for key, listed in self._listed:
+                assert key != group.key or listed <= usable, "an I_SEE_YOU lists a cache that is not usable"
+        self._listed.clear()
 
     def _sent(self, send: Send) -> None:
         message = decode_message(send.datagram)
@@ -57,14 +63,8 @@ class Watch:
         match message:
             case ISeeYou():
                 receive_id = message.identity.receive_id
-                usable = {
-                    cache.address
-                    for group in self.router.view().groups
-                    if group.key == message.service.key
-                    for cache in group.caches
-                    if cache.state is CacheState.USABLE
-                }
-                assert {each.address for each in message.view.caches} <= usable
+                listed = frozenset(each.address for each in message.view.caches)
+                self._listed.append((message.service.key, listed))
             case RemovalQuery():
                 receive_id = message.query.receive_id
                 assert message.query.cache == send.remote

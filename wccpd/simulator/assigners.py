@@ -92,7 +92,7 @@ class DraftAssigner:
     def _is_designated(self, live: Sequence[Nexus]) -> bool:
         everywhere = _listed_by_all(live)
         if self._election is Election.EVERY_CACHE:
-            return any(self._address in _addresses(each) for each in live)
+            return any(self._address in each.view.addresses for each in live if each.view is not None)
         return bool(everywhere) and min(everywhere) == self._address
 
 
@@ -196,13 +196,10 @@ def deal(weights: tuple[int, ...]) -> bytes:
     return bytes(buckets)
 
 
-def _addresses(nexus: Nexus) -> frozenset[IPv4Address]:
-    return frozenset(each.address for each in nexus.view.caches) if nexus.view else frozenset()
-
-
 def _listed_by_all(live: Sequence[Nexus]) -> frozenset[IPv4Address]:
     """The caches that every live router lists: those that get I_SEE_YOUs from all of them."""
-    return frozenset.intersection(*map(_addresses, live)) if live else frozenset()
+    views = [nexus.view.addresses for nexus in live if nexus.view is not None]
+    return frozenset.intersection(*views) if views else frozenset()
 
 
 def _by_address(cache: ListedCache) -> IPv4Address:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ class HeardView:
     change_number: int
     key: AssignmentKey
     caches: tuple[ListedCache, ...]
+    addresses: frozenset[IPv4Address] = field(init=False)
+    """Of `caches`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "addresses", frozenset(each.address for each in self.caches))
 
 
 @dataclass(frozen=True, slots=True)
