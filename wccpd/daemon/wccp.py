@@ -69,7 +69,6 @@ class WccpSpeaker:
     def _receive(self, datagram: bytes, source: IPv4Address, port: int, local: IPv4Address) -> None:
         now = time.monotonic()
         self._carry_out(self.router.receive(datagram, source, port, local, now), now)
-        self._rearm.set()
 
     async def _keep_time(self) -> None:
         while True:
@@ -95,6 +94,8 @@ class WccpSpeaker:
                     changed = True
                     report(output)
         if changed:
+            # Only an event brings a deadline nearer; a plain HERE_I_AM moves its own further away.
+            self._rearm.set()
             self._on_view(self.router.view())
 
     def _refuse(self, refused: Refused, now: float) -> None:
