@@ -1,0 +1,117 @@
+"""The engine: what a HERE_I_AM with its answer costs, and what a cache weighs."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from bench.case import Case, allocated_bytes
+from wccpd.protocol.outputs import Send
+from wccpd.protocol.router import Router
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
+from wccpd.wire.components import CacheView, Capabilities, ServiceInfo
+from wccpd.wire.elements import RouterIdReceiveId
+from wccpd.wire.enums import (
+    AssignmentMethod,
+    ComponentType,
+    ForwardingMethod,
+    PacketReturnMethod,
+    ServiceFlags,
+)
+from wccpd.wire.framing import read_frame
+from wccpd.wire.identity import HashAssignment, WebCacheIdentity
+from wccpd.wire.messages import HereIAm, encode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PASSWORD = b"sesame"
+ROUTER_ID = IPv4Address("10.0.0.1")
+FIRST_CACHE = IPv4Address("10.1.0.1")
+METHODS = Capabilities(ForwardingMethod.GRE, AssignmentMethod.HASH, PacketReturnMethod.GRE)
+
+
+class Farm:
+    """So many groups of so many caches around one engine."""
+
+    def __init__(self, groups: int, caches: int) -> None:
+        flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.PORTS_DEFINED
+        self._services = [ServiceInfo.dynamic(number, 1, 6, flags, (80,)) for number in range(groups)]
+        self.router = Router(
+            EngineSettings(
+                ROUTER_ID,
+                (ROUTER_ID,),
+                tuple(
+                    ServiceSettings(key=service.key, passwords=(PASSWORD,), policy=AssignmentPolicy.ROUTER)
+                    for service in self._services
+                ),
+            )
+        )
+        self._echo = {(service.key, FIRST_CACHE + i): 0 for service in self._services for i in range(caches)}
+        self._now = 0.0
+
+    def round(self) -> float:
+        """One HERE_I_AM of every cache; the engine's CPU time for all of them in seconds."""
+        self._now += 1.0
+        sent = [
+            (service.key, cache, self._here_i_am(service, cache))
+            for service in self._services
+            for (key, cache) in self._echo
+            if key == service.key
+        ]
+        started = time.thread_time()
+        answers = [
+            (key, cache, self.router.receive(datagram, cache, 2048, ROUTER_ID, self._now))
+            for key, cache, datagram in sent
+        ]
+        self.router.next_deadline()
+        spent = time.thread_time() - started
+        for key, cache, outputs in answers:
+            (answer,) = (output for output in outputs if isinstance(output, Send))
+            self._echo[key, cache] = _receive_id(answer.datagram)
+        return spent
+
+    def settle(self) -> None:
+        """Let every cache become usable and learn of the others."""
+        for _ in range(3):
+            self.round()
+
+    def _here_i_am(self, service: ServiceInfo, cache: IPv4Address) -> bytes:
+        row = RouterIdReceiveId(ROUTER_ID, self._echo[service.key, cache])
+        message = HereIAm(
+            service=service,
+            identity=WebCacheIdentity(cache, HashAssignment(weight=10000)),
+            view=CacheView(1, (row,), ()),
+            capabilities=METHODS,
+        )
+        return encode_message(message, password=PASSWORD)
+
+
+def _receive_id(answer: bytes) -> int:
+    _, offset, _ = read_frame(answer).first[ComponentType.ROUTER_ID_INFO]
+    return int.from_bytes(answer[offset + 4 : offset + 8], "big")
+
+
+def cases() -> Iterator[Case]:
+    """Cost per message and share of a core at the sizes that the goals name."""
+    for name, groups, caches, interval, goal in (
+        ("1000_caches_at_10s", 32, 31, 10.0, 0.5),
+        ("32x64_at_0.5s", 64, 32, 0.5, 10.0),
+    ):
+        farm = Farm(groups, caches)
+        farm.settle()
+        seconds = min(farm.round() for _ in range(7))
+        messages = groups * caches
+        share = 100 * seconds / interval
+        yield Case(f"engine_{name}_messages_per_second", "1/s", messages / seconds)
+        yield Case(f"engine_{name}_share", "% of a core", share, f"at most {goal} %", share <= goal)
+    few, many = (allocated_bytes(lambda count=count: _settled(1, count)) for count in (1, 32))
+    each = (many - few) / 31 / 1024
+    yield Case("engine_memory_per_cache", "KiB", each, "at most 20 KiB", each <= 20)
+
+
+def _settled(groups: int, caches: int) -> Router:
+    farm = Farm(groups, caches)
+    farm.settle()
+    return farm.router
