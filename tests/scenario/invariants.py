@@ -6,13 +6,16 @@ One `Watch` follows one router. It knows only what a router shows and sends: out
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from itertools import pairwise
 
+from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.outputs import Output, Send
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings
 from wccpd.protocol.view import AssignedBy, CacheState, GroupView
 from wccpd.wire.elements import ServiceKey
+from wccpd.wire.identity import HashAssignment
 from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery, decode_message
 from wccpd.wire.security import check_digest, peek_security
 
@@ -28,8 +31,8 @@ class Watch:
         self.settings = {service.key: service for service in router.settings.services}
         self.receive_ids: dict[ServiceKey, set[int]] = {key: set() for key in self.settings}
         self.before: dict[ServiceKey, GroupView] = {}
-        self._listed: list[tuple[ServiceKey, frozenset[object]]] = []
-        """Caches in the I_SEE_YOUs since the last look."""
+        self._answers: list[ISeeYou] = []
+        """I_SEE_YOUs since the last look."""
 
     def said(self, outputs: Iterable[Output]) -> None:
         """Check what was sent."""
@@ -40,16 +43,14 @@ class Watch:
     def shows(self) -> None:
         """Check the view, and what became of the last one; to be called after every step."""
         for group in self.router.view().groups:
-            settings = self.settings[group.key]
             consistent(group)
             before = self.before.get(group.key)
             if before is not None:
-                follows(before, group, settings)
+                follows(before, group, self.settings[group.key])
             self.before[group.key] = group
-            usable = {cache.address for cache in group.caches if cache.state is CacheState.USABLE}
-            for key, listed in self._listed:
-                assert key != group.key or listed <= usable, "an I_SEE_YOU lists a cache that is not usable"
-        self._listed.clear()
+        for answer in self._answers:
+            agrees(answer, self.before[answer.service.key])
+        self._answers.clear()
 
     def _sent(self, send: Send) -> None:
         message = decode_message(send.datagram)
@@ -63,8 +64,7 @@ class Watch:
         match message:
             case ISeeYou():
                 receive_id = message.identity.receive_id
-                listed = frozenset(each.address for each in message.view.caches)
-                self._listed.append((message.service.key, listed))
+                self._answers.append(message)
             case RemovalQuery():
                 receive_id = message.query.receive_id
                 assert message.query.cache == send.remote
@@ -76,13 +76,29 @@ class Watch:
         seen.add(receive_id)
 
 
+def usable(group: GroupView) -> list[IPv4Address]:
+    """The usable caches of a group, by address."""
+    return [cache.address for cache in group.caches if cache.state is CacheState.USABLE]
+
+
+def owned(group: GroupView) -> list[IPv4Address]:
+    """The owner of each bucket or mask value that has one."""
+    if group.mask_sets:
+        return [value.cache for each in group.mask_sets for value in each.values]
+    return [owner for owner in group.bucket_owners if owner is not None]
+
+
+def is_full(group: GroupView) -> bool:
+    """Whether everything is assigned."""
+    return len(owned(group)) == group.values > 0
+
+
 def consistent(group: GroupView) -> None:
     """One view of a group agrees with itself."""
-    usable = {cache.address for cache in group.caches if cache.state is CacheState.USABLE}
-    assigned = [owner for owner in group.bucket_owners if owner is not None]
+    assigned = owned(group)
     assert len(group.bucket_owners) == 256
-    assert set(assigned) <= usable, "a bucket belongs to a cache that is not usable"
-    assert sum(cache.buckets for cache in group.caches) == len(assigned)
+    assert set(assigned) <= set(usable(group)), "a bucket belongs to a cache that is not usable"
+    assert sum(cache.buckets for cache in group.caches) == len(assigned) <= group.values
     for cache in group.caches:
         assert cache.buckets == assigned.count(cache.address)
         assert (cache.usable_since is not None) == (cache.state is CacheState.USABLE)
@@ -90,23 +106,31 @@ def consistent(group: GroupView) -> None:
     assert all(first.address < second.address for first, second in pairwise(group.caches))
     assert (group.definition is None) == (not group.caches)
     assert 1 <= group.change_number <= NUMBERS
-    if group.assigned_by is AssignedBy.NOBODY:
-        assert not assigned
-    if group.designated is not None:
-        assert group.designated in usable
+    assert (group.assigned_by is AssignedBy.NOBODY) == (not assigned)
+    assert group.designated is None or group.designated in usable(group)
 
 
 def follows(before: GroupView, after: GroupView, settings: ServiceSettings) -> None:
     """A view may come after another one."""
     assert advanced(before.change_number, after.change_number), "the change number fell"
-    usable, earlier = (
-        {cache.address for cache in group.caches if cache.state is CacheState.USABLE}
-        for group in (after, before)
-    )
-    if usable != earlier:
+    if usable(before) != usable(after):
         assert before.change_number != after.change_number, "members changed, the number did not"
-    if settings.policy is not AssignmentPolicy.CACHE and usable and None not in before.bucket_owners:
-        assert None not in after.bucket_owners, "buckets fell free while there was a usable cache"
+    if settings.policy is not AssignmentPolicy.CACHE and usable(after) and is_full(before):
+        assert is_full(after), "buckets fell free while there was a usable cache"
+
+
+def agrees(answer: ISeeYou, group: GroupView) -> None:
+    """An I_SEE_YOU shows what the router itself shows."""
+    assert answer.service == group.definition
+    assert answer.view.change_number == group.change_number
+    assert [each.address for each in answer.view.caches] == usable(group)
+    assert answer.view.routers == group.routers
+    for shown in answer.view.caches:
+        counted = next(each for each in group.caches if each.address == shown.address)
+        assert shown.weight == counted.weight
+        assert shown.is_unassigned == (counted.buckets == 0)
+        if isinstance(shown.assignment, HashAssignment) and counted.buckets:
+            assert shown.assignment.buckets == bucket_vector(group.bucket_owners, counted.address)
 
 
 def advanced(before: int, after: int) -> bool:
