@@ -106,7 +106,7 @@ def cases() -> Iterator[Case]:
         share = 100 * seconds / interval
         yield Case(f"engine_{name}_messages_per_second", "1/s", messages / seconds)
         yield Case(f"engine_{name}_share", "% of a core", share, f"at most {goal} %", share <= goal)
-    few, many = (allocated_bytes(lambda count=count: _settled(1, count)) for count in (1, 32))
+    few, many = allocated_bytes(lambda: _settled(1, 1)), allocated_bytes(lambda: _settled(1, 32))
     each = (many - few) / 31 / 1024
     yield Case("engine_memory_per_cache", "KiB", each, "at most 20 KiB", each <= 20)
 
