@@ -20,7 +20,7 @@ class ReaderKind(StrEnum):
     DRAFT = "draft"
     """Any order, unknown components skipped (2.01, 4.1)."""
     SQUID = "squid"
-    """Right strides, each component at most once: Squid to 4.16 and 5.1."""
+    """Right strides and no checks: Squid to 4.16 and 5.1."""
     SQUID_WRONG_STRIDE = "squid-wrong-stride"
     """Squid 7.0.1 to 7.6 on 64 bits: takes a pointer's 8 octets for the 4 of a component's header."""
     SQUID_INVERTED_CHECK = "squid-inverted-check"

@@ -231,11 +231,11 @@ def make_reader(
         case ReaderKind.DRAFT:
             return DraftReader(service, address)
         case ReaderKind.SQUID:
-            return SquidReader(service.service_id, assignment, 4, inverted_check=False)
+            return SquidReader(service.service_id, assignment, 4, checks=False)
         case ReaderKind.SQUID_WRONG_STRIDE:
-            return SquidReader(service.service_id, assignment, 8, inverted_check=False)
+            return SquidReader(service.service_id, assignment, 8, checks=True)
         case ReaderKind.SQUID_INVERTED_CHECK:
-            return SquidReader(service.service_id, assignment, 8, inverted_check=True)
+            return SquidReader(service.service_id, assignment, 8, checks=True, inverted_check=True)
         case ReaderKind.TRAFFIC_SERVER:
             return TrafficServerReader(service, address)
         case ReaderKind.OPENNOP:

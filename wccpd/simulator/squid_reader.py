@@ -34,6 +34,7 @@ _NAMES = {
 }
 _SMALLEST = {SECURITY: 8, SERVICE: 28, ROUTER_ID: 20, ROUTER_VIEW: 16, CAPABILITIES: 4}
 _VERSION = 0x0200
+_BUFFER_OCTETS = 12448
 _VIEW_HEADER_OCTETS = 16
 _CAPABILITY_OCTETS = 8
 _HASH_IDENTITY_OCTETS, _MASK_IDENTITY_OCTETS, _MASK_IDENTITY_SHORT_OCTETS = 44, 32, 16
@@ -57,7 +58,9 @@ class SquidReader:
     assignment: AssignmentMethod
     header_octets: int
     """What it takes for the size of a component's header: 4, or the 8 of a pointer."""
-    inverted_check: bool
+    checks: bool
+    """Since 4.17: refuses duplicates and whatever is cut short. Before, it read on."""
+    inverted_check: bool = False
 
     def read(self, datagram: bytes) -> Heard:
         """Read an I_SEE_YOU.
@@ -93,13 +96,10 @@ class SquidReader:
         while offset + ITEM_HEADER_OCTETS <= end:
             number, length = buffer.item(offset)
             size = self.header_octets + length
-            if offset + size > end:
-                raise ReadError("truncated record")
+            self._check(offset + size <= end, "truncated record")
             if number in _NAMES:
-                if number in found:
-                    raise ReadError(f"duplicate {_NAMES[number]}")
-                if size < _SMALLEST[number]:
-                    raise ReadError(f"{_NAMES[number]} truncated")
+                self._check(number not in found, f"duplicate {_NAMES[number]}")
+                self._check(size >= _SMALLEST[number], f"{_NAMES[number]} truncated")
                 found[number] = offset
             offset += size
         for number in (SECURITY, SERVICE, ROUTER_ID, ROUTER_VIEW):
@@ -112,12 +112,10 @@ class SquidReader:
         end = offset + buffer.uint16(start + 2)
         offer: dict[CapabilityType, int] = {}
         while offset < end:
-            if offset + _CAPABILITY_OCTETS > end:
-                raise ReadError("capability element header truncated")
+            self._check(offset + _CAPABILITY_OCTETS <= end, "capability element header truncated")
             number, length = buffer.item(offset)
             size = self.header_octets + length
-            if offset + size > end:
-                raise ReadError("capability element truncated")
+            self._check(offset + size <= end, "capability element truncated")
             if number in _METHODS:
                 offer[_METHODS[number]] = buffer.uint32(offset + 4)
             offset += size
@@ -131,19 +129,23 @@ class SquidReader:
         if self.inverted_check:
             raise ReadError("huge IP address count")
         offset += 4
-        if offset + 4 * routers > end:
-            raise ReadError("invalid IP address count")
+        self._check(offset + 4 * routers <= end, "invalid IP address count")
         offset += 4 * routers
         count = buffer.uint32(offset)
         offset += 4
         caches = []
         for _ in range(count):
             size = self._identity_octets(buffer, offset)
-            if offset + size > end:
-                raise ReadError("malformed packet (truncated router view info cache)")
+            self._check(offset + size <= end, "malformed packet (truncated router view info cache)")
+            if offset > _BUFFER_OCTETS:
+                raise ReadError("read past its own buffer")
             caches.append(ListedCache(buffer.address(offset), self._weight(buffer, offset)))
             offset += size
         return HeardView(buffer.uint32(start + 4), key, tuple(caches))
+
+    def _check(self, holds: bool, complaint: str) -> None:
+        if self.checks and not holds:
+            raise ReadError(complaint)
 
     def _identity_octets(self, buffer: Buffer, offset: int) -> int:
         """The size it takes an element to have: in mask mode it looks at the flags and at no count."""
