@@ -318,12 +318,12 @@ def assignment(
     )
 
 
-EXAMPLES = int(os.environ.get("WCCPD_PROPERTY_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("WCCPD_PROPERTY_EXAMPLES", "100"))
 TestEngineStates = EngineMachine.TestCase
 TestEngineStates.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
     deadline=None,
-    derandomize=EXAMPLES == 50,
+    derandomize=EXAMPLES == 100,
     suppress_health_check=list(HealthCheck),
 )

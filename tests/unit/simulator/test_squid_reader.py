@@ -151,14 +151,14 @@ def test_any_other_element_in_mask_mode_shifts_what_follows() -> None:
     assert heard.view.caches[1].address != CACHES[1]
 
 
-def test_a_squid_with_right_strides_and_the_new_checks_reads_the_id_and_stops_at_the_last_empty_element() -> (
-    None
-):
-    """What the dual-valid form would do to a Squid that got its strides right and kept its checks."""
+@pytest.mark.xfail(
+    reason="it wants 8 octets for a capability element, the last empty one has 4: the ID is echoed, no view is read"
+)
+def test_a_squid_that_gets_its_strides_right_and_keeps_its_checks_reads_the_dual_valid_form() -> None:
     dual_valid = encode_message(i_see_you(*hash_elements(1)), dual_valid=True)
     heard = SquidReader(0, HASH, 4, checks=True).read(dual_valid)
     assert heard.receive_id == 102
-    assert heard.fault == "capability element header truncated"
+    assert heard.view is not None
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
