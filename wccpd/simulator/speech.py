@@ -68,7 +68,8 @@ def redirect_assign(
     )
     addresses = tuple(each.address for each in parties)
     if cache.assignment is AssignmentMethod.MASK:
-        values = AssignmentMap((_mask_set(addresses, buckets),))
+        everything = cache.profile.assigns is AssignmentHabit.TRAFFIC_SERVER
+        values = AssignmentMap((_mask_set(0 if everything else MASK_BITS, addresses, buckets),))
         return RedirectAssign(
             service=cache.service, alternate_assignment=AlternateAssignment(key, rows, values)
         )
@@ -105,18 +106,21 @@ def selected(selects: Capabilities, kind: CapabilityType) -> int:
 
 def _identity(cache: SimulatedCache) -> WebCacheIdentity:
     if cache.assignment is AssignmentMethod.MASK:
-        return WebCacheIdentity(cache.address, MaskAssignment((_mask_set((), b""),), cache.weight))
+        return WebCacheIdentity(cache.address, MaskAssignment((_mask_set(MASK_BITS, (), b""),), cache.weight))
     return WebCacheIdentity(cache.address, HashAssignment(weight=cache.weight))
 
 
 @lru_cache(maxsize=256)
-def _mask_set(addresses: tuple[IPv4Address, ...], buckets: bytes) -> MaskValueSet:
-    """The default mask over destination addresses, its values dealt out in the order of the buckets."""
+def _mask_set(mask: int, addresses: tuple[IPv4Address, ...], buckets: bytes) -> MaskValueSet:
+    """A mask over destination addresses, its values dealt out in the order of the buckets.
+
+    Traffic Server's mask is 0: one value, which every packet has.
+    """
     values = tuple(
         Value(_ANY, IPv4Address(number), 0, 0, addresses[index])
-        for number, index in zip(_submasks(MASK_BITS), buckets, strict=False)
+        for number, index in zip(_submasks(mask), buckets, strict=False)
     )
-    return MaskValueSet(Mask(_ANY, IPv4Address(MASK_BITS), 0, 0), values)
+    return MaskValueSet(Mask(_ANY, IPv4Address(mask), 0, 0), values)
 
 
 def _submasks(mask: int) -> tuple[int, ...]:
