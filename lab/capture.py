@@ -182,14 +182,20 @@ def decode_with_tshark(file: Path, display_filter: str, fields: Sequence[str]) -
     """
     names = [argument for name in fields for argument in ("-e", name)]
     layout = ["-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,", "-E", "separator=/t"]
-    text = execute(["tshark", "-n", "-r", str(file), "-Y", display_filter, *layout, *names])
+    text = _tshark(file, display_filter, [*layout, *names])
     return [
         dict(zip(fields, ([v for v in column.split(",") if v] for column in line.split("\t")), strict=True))
         for line in text.splitlines()
     ]
 
 
+def _tshark(file: Path, display_filter: str, output: Sequence[str]) -> str:
+    # Without this it first runs every external capture program to ask what it can do.
+    environment = ["env", "WIRESHARK_EXTCAP_DIR=/nonexistent"]
+    return execute([*environment, "tshark", "-n", "-r", str(file), "-Y", display_filter, *output])
+
+
 def describe_with_tshark(file: Path, display_filter: str) -> str:
     """What tshark prints of the first packet in `file` that matches: GRE in full, else a line a layer."""
-    text = execute(["tshark", "-n", "-r", str(file), "-Y", display_filter, "-O", "gre,wccp"])
+    text = _tshark(file, display_filter, ["-O", "gre,wccp"])
     return text.split("\n\n", 1)[0]

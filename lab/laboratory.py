@@ -57,6 +57,10 @@ class Access:
     method: str
     url: str
 
+    def __str__(self) -> str:
+        """What a reader of the log wants to know."""
+        return f"{self.client} {self.result} {self.method} {self.url}"
+
 
 class Lab:
     """One running lab. Only one can exist on a machine at a time; it needs root."""
@@ -65,6 +69,7 @@ class Lab:
         """Prepare a lab that keeps its files in `run_directory` (default: a new one under /tmp)."""
         self.topology = figure_one(router_count)
         self.directory = run_directory or Path(tempfile.mkdtemp(prefix="wccpd-lab-"))
+        self._directory_is_ours = run_directory is None
         self.programs = Programs(self.directory)
         self.password_file = self.directory / "wccp.password"
         self.certificate = self.directory / "origin.pem"
@@ -98,12 +103,15 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End every program and remove every namespace."""
+        """End every program, remove every namespace; a directory of our own stays only after a failure."""
         self._cleanup.close()
+        if error is None and self._directory_is_ours:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def leave_running(self) -> None:
         """Give up ownership: nothing is ended or removed when the block is left."""
         self._cleanup.pop_all()
+        self._directory_is_ours = False
 
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

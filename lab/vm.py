@@ -172,10 +172,11 @@ echo $? >{share}/exit-status.new && mv {share}/exit-status.new {share}/exit-stat
     def _shell_loop(self) -> str:
         if not self._shell:
             return ""
+        # Reading the port is the end of file as long as nobody is connected; whoever connects sends a line first.
         return f"""\
 while :; do
-  script -qfc 'exec bash -i' /dev/null <>/dev/virtio-ports/{_SHELL_PORT} >&0 2>&1
-  sleep 1
+  until head -c1 /dev/virtio-ports/{_SHELL_PORT} | grep -qz .; do sleep 1; done
+  script -qfc 'exec bash --norc -i' /dev/null <>/dev/virtio-ports/{_SHELL_PORT} >&0 2>&1
 done &
 """
 

@@ -128,13 +128,15 @@ def test_the_buckets_of_a_killed_squid_move_to_the_other_within_35_seconds(lab: 
     lab.kill(f"squid-{victim}", signal.SIGKILL)
     killed_at = time.monotonic()
 
+    attempts: list[float] = []
+
     def served_again() -> bool:
+        attempts.append(time.monotonic() - killed_at)
         return lab.fetch("spoke1", f"http://{ORIGIN}/after-the-loss", timeout_seconds=3).status == 200
 
     wait_until(served_again, "page after the loss of a proxy", 60)
-    seconds = time.monotonic() - killed_at
     assert lab.wait_access("/after-the-loss")[0] == survivor
-    assert seconds <= 35
+    assert attempts[-1] <= 35
     address = str(lab.topology.proxy(survivor).address)
     lab.wait_status(
         ROUTER,
