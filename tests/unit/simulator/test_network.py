@@ -116,5 +116,5 @@ class StuckCache(SimulatedCache):
 def test_a_timer_that_never_moves_is_reported_instead_of_waited_for() -> None:
     network = Network(random.Random(1))
     network.add_cache(StuckCache(STRICT, CACHE, WEB_CACHE, (ROUTER,)))
-    with pytest.raises(RuntimeError, match="time stands still at 5.0 s"):
+    with pytest.raises(RuntimeError, match="time stands still"):
         network.run_until(60)
