@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -56,11 +58,12 @@ HASH = Capabilities(
     forwarding=ForwardingMethod.GRE, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.GRE
 )
 MASK = replace(HASH, assignment=AssignmentMethod.MASK)
+L2 = replace(HASH, forwarding=ForwardingMethod.L2)
 SELECTIONS = (
     HASH,
     None,
     MASK,
-    replace(HASH, forwarding=ForwardingMethod.L2),
+    L2,
     replace(HASH, assignment=BOTH),
     replace(HASH, transmit_t=TransmitT(0, 2000)),
 )
@@ -81,6 +84,10 @@ class Heard:
     change_number: int = 0
     capabilities: Capabilities | None = HASH
     weight: int = 100
+
+
+EXTRA_SEED = int(os.environ.get("WCCPD_WALK_SEED", "0"))
+"""Where the seeds of the long walks begin."""
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -127,8 +134,9 @@ class EngineMachine(RuleBasedStateMachine):
                 self.heard.setdefault((service, cache), Heard())
                 self.hello(service, cache, self.echoed(service, cache, "last"))
 
+    @precondition(lambda self: any(usable(group) for group in self.router.view().groups))
     @rule(
-        service=services,
+        pick=st.integers(0, 2),
         turn=st.integers(0, 5),
         sharers=st.sets(caches),
         mask=st.sampled_from([False, False, True]),
@@ -136,10 +144,13 @@ class EngineMachine(RuleBasedStateMachine):
         fresh=st.booleans(),
     )
     def redirect_assign(
-        self, service: int, turn: int, sharers: set[IPv4Address], mask: bool, stale: str, fresh: bool
+        self, pick: int, turn: int, sharers: set[IPv4Address], mask: bool, stale: str, fresh: bool
     ) -> None:
         """An assignment that gives everything away, to usable caches if the sender is up to date."""
-        cache = ((usable(self.group(service)) or CACHES) * 6)[turn] if turn < 5 else CACHES[0]
+        choice = [each for each in range(3) if usable(self.group(each))]
+        service = choice[pick % len(choice)]
+        members = usable(self.group(service))
+        cache = members[turn % len(members)] if turn < 5 else CACHES[0]
         if fresh:
             self.heard.setdefault((service, cache), Heard())
             self.hello(service, cache, self.echoed(service, cache, "last"))
@@ -166,24 +177,30 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.router.view() == before
 
     @precondition(lambda self: self.history)
-    @rule(data=st.data(), cut=st.integers(0, 60), flip=st.integers(0, 2000), bit=st.integers(0, 7))
-    def damaged(self, data: st.DataObject, cut: int, flip: int, bit: int) -> None:
+    @rule(
+        pick=st.integers(0, 49),
+        cut=st.integers(0, 60),
+        flip=st.integers(0, 2000),
+        bit=st.integers(0, 7),
+        stolen=st.booleans(),
+    )
+    def damaged(self, pick: int, cut: int, flip: int, bit: int, stolen: bool) -> None:
         """Something like a message, from somebody."""
-        datagram, source = data.draw(st.sampled_from(self.history))
+        datagram, source = self.history[pick % len(self.history)]
         octets = bytearray(datagram)
         octets[flip % len(octets)] ^= 1 << bit
-        self.give(bytes(octets[: len(octets) - cut]), data.draw(st.sampled_from([source, STRANGER])))
+        self.give(bytes(octets[: len(octets) - cut]), STRANGER if stolen else source)
 
     @precondition(lambda self: self.history)
-    @rule(data=st.data())
-    def replayed(self, data: st.DataObject) -> None:
-        self.give(*data.draw(st.sampled_from(self.history)))
+    @rule(pick=st.integers(0, 49))
+    def replayed(self, pick: int) -> None:
+        self.give(*self.history[pick % len(self.history)])
 
     @precondition(lambda self: self.history)
-    @rule(data=st.data())
-    def stolen(self, data: st.DataObject) -> None:
+    @rule(pick=st.integers(0, 49))
+    def stolen(self, pick: int) -> None:
         """A cache's own message from another address changes nothing."""
-        datagram, _ = data.draw(st.sampled_from(self.history))
+        datagram, _ = self.history[pick % len(self.history)]
         before = self.router.view()
         outputs = self.give(datagram, STRANGER)
         assert all(isinstance(output, Refused) for output in outputs)
@@ -329,6 +346,67 @@ def assignment(
     return RedirectAssign(
         service=SERVICES[service], assignment=AssignmentInfo(key, rows, tuple(listed), octets)
     )
+
+
+class Walk:
+    """A machine driven by plain chance, which gets further into a group's life than drawn examples do."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.machine = EngineMachine()
+        self.machine.start(first_number=self.chance.choice([1, 70000, 0xFFFFFFF0]))
+
+    def step(self) -> None:
+        chance, machine = self.chance, self.machine
+        service = chance.randrange(3)
+        match chance.choices(range(7), (6, 6, 3, 3, 3, 2, 1))[0]:
+            case 0:
+                machine.live(service=service, rounds=2, known=chance.choice(FARMS))
+            case 1 if any(usable(group) for group in machine.router.view().groups):
+                machine.redirect_assign(
+                    pick=chance.randrange(3),
+                    turn=chance.randrange(6),
+                    sharers=set(chance.sample(CACHES, 2)),
+                    mask=chance.random() < 0.1,
+                    stale=chance.choice(["", "", "number", "id"]),
+                    fresh=True,
+                )
+            case 2:
+                machine.here_i_am(
+                    service=service,
+                    cache=chance.choice(CACHES),
+                    echo=chance.choice(ECHOES),
+                    selection=chance.choice((HASH, HASH, None, L2)),
+                    weight=chance.choice(WEIGHTS),
+                    shutdown=chance.random() < 0.1,
+                    minor_version=chance.randrange(2),
+                )
+            case 3:
+                machine.pause(seconds=chance.choice(PAUSES))
+            case 4 if machine.history:
+                act = chance.choice((machine.replayed, machine.stolen))
+                act(pick=chance.randrange(50))
+            case 5 if machine.history:
+                machine.damaged(
+                    pick=chance.randrange(50),
+                    cut=chance.choice([0, 0, chance.randrange(60)]),
+                    flip=chance.randrange(500),
+                    bit=chance.randrange(8),
+                    stolen=chance.random() < 0.5,
+                )
+            case _:
+                machine.restart()
+
+
+@pytest.mark.parametrize("seed", range(EXTRA_SEED, EXTRA_SEED + 8))
+def test_the_invariants_hold_on_a_long_walk(seed: int) -> None:
+    walk = Walk(seed)
+    for step in range(150):
+        try:
+            walk.step()
+        except Exception as error:
+            error.add_note(f"seed {seed}, step {step}")
+            raise
 
 
 GATE_EXAMPLES = 100
