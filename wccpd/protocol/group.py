@@ -106,13 +106,16 @@ class Group:
 
     def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        known = self.members.get(address)
+        if known is not None and known.message is message:
+            return ()
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
         if self.definition is not None and not self._same_definition(message.service):
             detail = f"it defines the service as {message.service}, the group is {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
-        if address in self.members:
+        if known is not None:
             return ()
         if len(self.members) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
@@ -123,18 +126,26 @@ class Group:
         self.members[address] = member
         return (CacheSeen(self.settings.key, address),)
 
-    def here_i_am(self, message: HereIAm, member: Member, now: float) -> tuple[Event, ...]:
-        """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it."""
+    def here_i_am(self, message: HereIAm, receive_id: int, member: Member, now: float) -> tuple[Event, ...]:
+        """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
+
+        Args:
+            message: What it says. The object of last time means: the same as last time.
+            receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
+            member: The sender.
+            now: Monotonic time in seconds.
+        """
+        repeated = member.message is message
         member.last_heard = now
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
-        member.minor_version = self._minor_version(message) or 0
-        asked = message.capabilities
-        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
-        member.negotiates_timers = knows or message.minor_version > 0
-        if not member.is_echo(self._echoed_id(message)):
+        if not repeated:
+            self._read_version(message, member)
+        if not member.is_echo(receive_id):
             return self._unechoed(member)
         member.echoed(now)
+        if repeated and member.state is CacheState.USABLE:
+            return ()
         routers = tuple(row.router_id for row in message.view.routers)
         if (member.identity, member.routers) != (message.identity, routers):
             member.identity, member.routers = message.identity, routers
@@ -145,7 +156,13 @@ class Group:
             member.state = CacheState.SHUTDOWN
         elif member.state is not CacheState.SHUTDOWN:
             events += self._negotiate(member, message, now)
+        member.message = message
         return tuple(events)
+
+    def echo_row(self, message: HereIAm) -> int | None:
+        """Which row of its Cache View names us: the one whose Receive ID counts."""
+        rows = enumerate(message.view.routers)
+        return next((index for index, row in rows if row.router_id in self.addresses), None)
 
     def sends(self, *members: Member) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
@@ -203,12 +220,11 @@ class Group:
             mine.priority == service.priority or not self.settings.interop.priority_defines_service
         )
 
-    def _echoed_id(self, message: HereIAm) -> int:
-        """The Receive ID in the row that names us; 0 when there is none."""
-        for row in message.view.routers:
-            if row.router_id in self.addresses:
-                return row.receive_id
-        return 0
+    def _read_version(self, message: HereIAm, member: Member) -> None:
+        member.minor_version = self._minor_version(message) or 0
+        asked = message.capabilities
+        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
+        member.negotiates_timers = knows or message.minor_version > 0
 
     def _unechoed(self, member: Member) -> tuple[Event, ...]:
         if not member.choose_form():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from wccpd.wire.identity import WebCacheIdentity
+    from wccpd.wire.messages import HereIAm
     from wccpd.wire.reader import IPAddress
 
 ATTEMPTS_PER_FORM = 2
@@ -39,6 +40,8 @@ class Member:
     address: IPv4Address
     identity: WebCacheIdentity
     """Its Web-Cache Identity element as it sent it: weight and status are redistributed unchanged."""
+    message: HereIAm | None = None
+    """The last HERE_I_AM that was taken whole; the very same object again says nothing new."""
     state: CacheState = CacheState.NEGOTIATING
     selection: Selection = field(default_factory=Selection)
     fault: str = ""
