@@ -46,6 +46,8 @@ class Conditions:
 
 
 PERFECT = Conditions()
+STEPS_AT_ONE_TIME = 100_000
+"""More than this without time passing is a timer that does not move when it is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,16 @@ class Network:
         Args:
             seconds: The time on the virtual clock at which to stop.
             after_step: Called after each datagram and each timer.
+
+        Raises:
+            RuntimeError: A router or cache asks to be woken at the same moment for ever.
         """
+        steps, since = 0, self.now
         while self._agenda and self._agenda[0][0] <= seconds:
+            steps = steps + 1 if self.now == since else 0
+            since = self.now
+            if steps > STEPS_AT_ONE_TIME:
+                raise RuntimeError(f"time stands still at {self.now} s")
             if self._step() and after_step is not None:
                 after_step(self)
         self.now = max(self.now, seconds)

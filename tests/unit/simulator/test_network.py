@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from ipaddress import IPv4Address
 
+import pytest
+
 from wccpd.protocol.outputs import Send
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import EngineSettings, ServiceSettings
@@ -104,3 +106,15 @@ def test_what_is_gone_hears_nothing_and_says_nothing() -> None:
     network.remove_cache(cache)
     network.run_until(95)
     assert hellos(happened) == 2
+
+
+class StuckCache(SimulatedCache):
+    def next_deadline(self) -> float:
+        return 5.0
+
+
+def test_a_timer_that_never_moves_is_reported_instead_of_waited_for() -> None:
+    network = Network(random.Random(1))
+    network.add_cache(StuckCache(STRICT, CACHE, WEB_CACHE, (ROUTER,)))
+    with pytest.raises(RuntimeError, match="time stands still at 5.0 s"):
+        network.run_until(60)
