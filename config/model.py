@@ -283,7 +283,7 @@ class Service(Section):
         ),
     )
     assignment_wait_seconds: int = Field(
-        default=25,
+        default=27,
         strict=True,
         ge=1,
         le=600,

@@ -61,7 +61,7 @@ def test_a_squid_5_7_joins_by_the_dual_valid_form_and_the_router_assigns(service
         "0 s: 10.0.1.1 seen",
         "20 s: 10.0.1.1 gets the dual-valid form",
         "30 s: 10.0.1.1 usable",
-        "55 s: 256 buckets assigned by router, 256 moved",
+        "57 s: 256 buckets assigned by router, 256 moved",
     ]
     assert scene.group().caches[0].rung is Rung.ROUTER_ASSIGNS
 

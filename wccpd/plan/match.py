@@ -44,10 +44,8 @@ def service_name(key: ServiceKey) -> str:
 
 
 def service_match(group: GroupView) -> ServiceMatch | None:
-    """What the group redirects; None while no cache has defined it, or for an unknown standard service."""
+    """What the group redirects; None for a dynamic service that no cache has defined, or an unknown standard one."""
     info = group.definition
-    if info is None:
-        return None
     if is_standard(group.key):
         if group.key.service_id != 0:
             return None
@@ -58,6 +56,8 @@ def service_match(group: GroupView) -> ServiceMatch | None:
             "ip daddr",
             STANDARD_SERVICE_PRIORITY,
         )
+    if info is None:
+        return None
     return ServiceMatch(_condition(info), words(info), _hash_key(info), info.priority)
 
 

@@ -35,7 +35,7 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
         if member.state is CacheState.SHUTDOWN
     )
     return ISeeYou(
-        service=_service(group),
+        service=_service(group, first),
         minor_version=min(member.minor_version for member in members),
         identity=RouterIdentity(
             router_id=group.router_id,
@@ -58,7 +58,7 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
 def removal_query(group: Group, member: Member) -> RemovalQuery:
     """Asks a silent member whether it still lives."""
     return RemovalQuery(
-        service=_service(group),
+        service=_service(group, member),
         minor_version=member.minor_version,
         query=RouterQuery(
             router_id=group.router_id,
@@ -74,10 +74,9 @@ def routers(group: Group) -> tuple[IPAddress, ...]:
     return tuple(sorted({router for member in group.usable_members() for router in member.routers}, key=int))
 
 
-def _service(group: Group) -> ServiceInfo:
+def _service(group: Group, member: Member) -> ServiceInfo:
     """The definition as the first cache sent it: Traffic Server wants its own back, priority included."""
-    assert group.definition is not None
-    return group.definition
+    return group.definition if group.definition is not None else member.service
 
 
 def _sent_to(group: Group, member: Member) -> IPAddress:

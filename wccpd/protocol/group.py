@@ -1,8 +1,8 @@
 """One service group: its members, its numbers, its assignment.
 
-Life of a group. The first cache defines the service (draft 4.2). Each HERE_I_AM is answered by an
-I_SEE_YOU with a fresh Receive ID; the cache that echoes it becomes usable and the Member Change Number goes
-up (draft 4.3, 4.6). The designated cache then sends REDIRECT_ASSIGN; where none comes in time, the router
+Life of a group. Each HERE_I_AM is answered by an I_SEE_YOU with a fresh Receive ID; the cache that echoes it
+becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the
+service (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none comes in time, the router
 assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the others cover its buckets
 at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When the last cache has
 left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
+MAX_WAITING = 128
+"""Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
 REMEMBERED_FORMS = 64
 """Caches whose I_SEE_YOU form is remembered after they left, so that they rejoin in one step."""
 
@@ -106,35 +108,53 @@ class Group:
 
     def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        known = self.members.get(address)
+        if known is not None and known.message is message:
+            return ()
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
         if self.definition is not None and not self._same_definition(message.service):
             detail = f"it defines the service as {message.service}, the group is {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
-        if address in self.members:
+        if known is not None:
+            known.service = message.service
             return ()
-        if len(self.members) >= MAX_CACHES:
+        if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
-        if self.definition is None:
-            self.definition = message.service
-        member = Member(address, message.identity, last_heard=now)
+        self._make_room()
+        member = Member(address, message.identity, message.service, last_heard=now)
         member.dual_valid = self.known_dual_valid.get(address, False)
         self.members[address] = member
         return (CacheSeen(self.settings.key, address),)
 
-    def here_i_am(self, message: HereIAm, member: Member, now: float) -> tuple[Event, ...]:
-        """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it."""
+    def _make_room(self) -> None:
+        """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
+        waiting = [member for member in self.members.values() if not member.ever_echoed]
+        if len(waiting) >= MAX_WAITING:
+            longest = min(waiting, key=lambda member: member.last_heard)
+            del self.members[longest.address]
+
+    def here_i_am(self, message: HereIAm, receive_id: int, member: Member, now: float) -> tuple[Event, ...]:
+        """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
+
+        Args:
+            message: What it says. The object of last time means: the same as last time.
+            receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
+            member: The sender.
+            now: Monotonic time in seconds.
+        """
+        repeated = member.message is message
         member.last_heard = now
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
-        member.minor_version = self._minor_version(message) or 0
-        asked = message.capabilities
-        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
-        member.negotiates_timers = knows or message.minor_version > 0
-        if not member.is_echo(self._echoed_id(message)):
+        if not repeated:
+            self._read_version(message, member)
+        if not member.is_echo(receive_id):
             return self._unechoed(member)
         member.echoed(now)
+        if repeated and member.state is CacheState.USABLE:
+            return ()
         routers = tuple(row.router_id for row in message.view.routers)
         if (member.identity, member.routers) != (message.identity, routers):
             member.identity, member.routers = message.identity, routers
@@ -143,9 +163,15 @@ class Group:
         if message.shutdown is not None and member.state is not CacheState.SHUTDOWN:
             events += self._gone(member, "it sent SHUTDOWN", now)
             member.state = CacheState.SHUTDOWN
-        elif member.state is not CacheState.SHUTDOWN:
+        elif message.shutdown is None:
             events += self._negotiate(member, message, now)
+        member.message = message
         return tuple(events)
+
+    def echo_row(self, message: HereIAm) -> int | None:
+        """Which row of its Cache View names us: the one whose Receive ID counts."""
+        rows = enumerate(message.view.routers)
+        return next((index for index, row in rows if row.router_id in self.addresses), None)
 
     def sends(self, *members: Member) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
@@ -203,12 +229,11 @@ class Group:
             mine.priority == service.priority or not self.settings.interop.priority_defines_service
         )
 
-    def _echoed_id(self, message: HereIAm) -> int:
-        """The Receive ID in the row that names us; 0 when there is none."""
-        for row in message.view.routers:
-            if row.router_id in self.addresses:
-                return row.receive_id
-        return 0
+    def _read_version(self, message: HereIAm, member: Member) -> None:
+        member.minor_version = self._minor_version(message) or 0
+        asked = message.capabilities
+        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
+        member.negotiates_timers = knows or message.minor_version > 0
 
     def _unechoed(self, member: Member) -> tuple[Event, ...]:
         if not member.choose_form():
@@ -233,9 +258,11 @@ class Group:
             member.state = CacheState.INCOMPATIBLE
             return (CacheIncompatible(self.settings.key, member.address, verdict.reason), *lost)
         member.selection = verdict
-        changed = self._fix(verdict, others=others)
+        changed = self._fix(verdict, now, others=others)
         if member.state is CacheState.USABLE:
             return changed
+        if self.definition is None:
+            self.definition = member.service
         member.state = CacheState.USABLE
         member.fault = ""
         member.usable_since = now
@@ -246,7 +273,7 @@ class Group:
             *self._membership_changed(now, f"{member.address} joined"),
         )
 
-    def _fix(self, selection: Selection, *, others: bool) -> tuple[Event, ...]:
+    def _fix(self, selection: Selection, now: float, *, others: bool) -> tuple[Event, ...]:
         """Let the only usable cache decide on method and timers of the group."""
         if others or selection == self.fixed:
             return ()
@@ -258,7 +285,8 @@ class Group:
             self.table = HashTable()
         if not changed_method:
             return ()
-        return self._flush("the only cache selected another assignment method")
+        reason = "the only cache selected another assignment method"
+        return *self._flush(reason), *self._membership_changed(now, reason)
 
     # -- time ----------------------------------------------------------------------------------------
 

@@ -25,7 +25,9 @@ from wccpd.protocol.view import CacheState, Rung
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
+    from wccpd.wire.components import ServiceInfo
     from wccpd.wire.identity import WebCacheIdentity
+    from wccpd.wire.messages import HereIAm
     from wccpd.wire.reader import IPAddress
 
 ATTEMPTS_PER_FORM = 2
@@ -39,6 +41,10 @@ class Member:
     address: IPv4Address
     identity: WebCacheIdentity
     """Its Web-Cache Identity element as it sent it: weight and status are redistributed unchanged."""
+    service: ServiceInfo
+    """The service as it defines it."""
+    message: HereIAm | None = None
+    """The last HERE_I_AM that was taken whole; the very same object again says nothing new."""
     state: CacheState = CacheState.NEGOTIATING
     selection: Selection = field(default_factory=Selection)
     fault: str = ""

@@ -147,8 +147,7 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     group.router_had_to_assign = bool(item["router_had_to_assign"])
     group.known_dual_valid = {IPv4Address(text): bool(form) for text, form in item["dual_valid"].items()}
     definition = item["definition"]
-    restored = [_restore_member(saved, now) for saved in item["members"]]
-    if not members or definition is None or not restored:
+    if not members or definition is None or not item["members"]:
         return
     group.definition = ServiceInfo(
         ServiceType(item["service_type"]),
@@ -158,6 +157,7 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         ServiceFlags(definition["flags"]),
         tuple(int(port) for port in definition["ports"]),
     )
+    restored = [_restore_member(saved, group.definition, now) for saved in item["members"]]
     group.members = {member.address: member for member in restored}
     if any(member.multicast for member in restored):
         group.multicast_at = now
@@ -173,7 +173,7 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         group.assign_at = now + (group.timers.assignment_wait_seconds if wait is None else wait)
 
 
-def _restore_member(saved: State, now: float) -> Member:
+def _restore_member(saved: State, service: ServiceInfo, now: float) -> Member:
     address = IPv4Address(saved["address"])
     forwarding, assignment, packet_return = saved["selection"]
     weight, status = int(saved["weight"]), int(saved["status"])
@@ -186,6 +186,7 @@ def _restore_member(saved: State, now: float) -> Member:
     return Member(
         address=address,
         identity=WebCacheIdentity(address, data),
+        service=service,
         state=CacheState.USABLE,
         selection=Selection(
             ForwardingMethod(forwarding),

@@ -18,6 +18,7 @@ from wccpd.protocol import answers
 from wccpd.protocol.group import Group
 from wccpd.protocol.outputs import Fault, Output, Refusal, Refused, Send
 from wccpd.protocol.readout import group_view
+from wccpd.protocol.repeats import Repeats, is_signed, receive_id
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from wccpd.protocol.membership import Member
     from wccpd.protocol.settings import EngineSettings, ServiceSettings
     from wccpd.wire.elements import ServiceKey
-    from wccpd.wire.messages import Message
 
 
 _Form = tuple["ServiceKey", bool, int, bool]
@@ -65,6 +65,7 @@ class Router:
             service.key: Group(service, settings.router_id, self._addresses, settings.first_number)
             for service in settings.services
         }
+        self._repeats = Repeats()
         self._templates: dict[_Form, tuple[tuple[object, ...], AnswerTemplate]] = {}
         """The last answer of each group and form, with what it showed."""
 
@@ -81,6 +82,17 @@ class Router:
             now: Monotonic time in seconds.
         """
         origin = _Origin(source, source_port, local)
+        repeated = self._repeats.find(datagram, source)
+        if repeated is not None:
+            message, places = repeated
+            group = self.groups[message.service.key]
+            if is_signed(datagram, places, group.settings.passwords):
+                return self._here_i_am(message, receive_id(datagram, places), group, origin, now)
+        return self._receive_new(datagram, origin, now)
+
+    def _receive_new(self, datagram: bytes, origin: _Origin, now: float) -> tuple[Output, ...]:
+        """Take a datagram that has to be read."""
+        source = origin.address
         try:
             service = peek_service(datagram)
         except WireError as error:
@@ -96,7 +108,9 @@ class Router:
             message = decode_message(datagram)
         except WireError as error:
             return (Refused(error.reason, source, service.key, str(error)),)
-        return self._take(message, group, origin, now)
+        if isinstance(message, HereIAm):
+            return self._take_here_i_am(datagram, message, group, origin, now)
+        return self._take(message, group, origin)
 
     def tick(self, now: float) -> tuple[Output, ...]:
         """Do what is due; call it at `next_deadline()` or later."""
@@ -130,10 +144,10 @@ class Router:
         )
         return Send(datagram, self.settings.router_id, group.settings.group_address, WCCP_PORT)
 
-    def _take(self, message: Message, group: Group, origin: _Origin, now: float) -> tuple[Output, ...]:
+    def _take(
+        self, message: RedirectAssign | ISeeYou | RemovalQuery, group: Group, origin: _Origin
+    ) -> tuple[Output, ...]:
         match message:
-            case HereIAm():
-                return self._here_i_am(message, group, origin, now)
             case RedirectAssign():
                 taken = group.redirect_assign(message, origin.address)
                 return _refused(taken, origin, group.settings.key) if isinstance(taken, Fault) else taken
@@ -143,10 +157,21 @@ class Router:
             case _:
                 assert_never(message)
 
-    def _here_i_am(self, message: HereIAm, group: Group, origin: _Origin, now: float) -> tuple[Output, ...]:
+    def _take_here_i_am(
+        self, datagram: bytes, message: HereIAm, group: Group, origin: _Origin, now: float
+    ) -> tuple[Output, ...]:
         fault = self._identity_fault(message, origin)
         if fault is not None:
             return _refused(fault, origin, group.settings.key)
+        row = group.echo_row(message)
+        if row is not None:
+            self._repeats.remember(datagram, origin.address, message, row)
+        echoed = 0 if row is None else message.view.routers[row].receive_id
+        return self._here_i_am(message, echoed, group, origin, now)
+
+    def _here_i_am(
+        self, message: HereIAm, echoed: int, group: Group, origin: _Origin, now: float
+    ) -> tuple[Output, ...]:
         admitted = group.admit(message, origin.address, now)
         if isinstance(admitted, Fault):
             return _refused(admitted, origin, group.settings.key)
@@ -154,7 +179,7 @@ class Router:
         member.multicast = origin.local == group.settings.group_address
         member.local = self.settings.router_id if member.multicast else origin.local
         member.port = origin.port
-        events = group.here_i_am(message, member, now)
+        events = group.here_i_am(message, echoed, member, now)
         if member.multicast:
             return (*admitted, *events)
         withheld = group.withheld_answer(member, now)

@@ -60,8 +60,12 @@ class Timers:
 
     @property
     def assignment_wait_seconds(self) -> float:
-        """Policy `auto`: caches assign 1.5 RA_TIMER_BASE_T after a change; one interval of slack on top."""
-        return (1.5 * self.ra_timer_scale + 1) * self.transmit_seconds
+        """Policy `auto`: patience for a REDIRECT_ASSIGN.
+
+        The designated cache hears of a change within one interval and then waits 1.5 RA_TIMER_BASE_T; a fifth
+        of an interval is left for its clock and for the way.
+        """
+        return (1.5 * self.ra_timer_scale + 1.2) * self.transmit_seconds
 
     @property
     def multicast_seconds(self) -> float:

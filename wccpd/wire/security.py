@@ -102,6 +102,15 @@ def _key(password: bytes, variant: KeyVariant) -> bytes:
             return password.ljust(PASSWORD_OCTETS + 1, b"\0")
 
 
+def exact_key(password: bytes) -> bytes:
+    """The 8 octets that the drafts put before a message: the password and zeros.
+
+    Raises:
+        ValueError: The password is too long or empty.
+    """
+    return _key(password, KeyVariant.EXACT)
+
+
 def peek_security(datagram: bytes) -> bool:
     """Whether a message carries a well-formed MD5 digest. False for whatever cannot be read."""
     try:

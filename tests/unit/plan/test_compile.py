@@ -120,14 +120,20 @@ EVERY_KEY = ServiceFlags(0xF)
 def test_a_definition_becomes_a_condition_and_a_hash_key(
     info: ServiceInfo, condition: str, hash_key: str
 ) -> None:
-    nft = table(view(group(WEB_CACHE), group(info, FIRST)))
+    nft = table(view(group(info, FIRST)))
     assert conditions(nft) == [f"{condition} goto service-70"]
     assert f"jhash {hash_key} mod 256" in chain(nft, "service-70").rules[0].text
 
 
-def test_groups_without_definition_and_unknown_standard_services_match_nothing() -> None:
-    policy = replace(POLICY, services=(WEB_CACHE.key, STANDARD_5.key))
-    assert conditions(table(view(group(WEB_CACHE), group(STANDARD_5, FIRST)), policy)) == []
+def test_undefined_dynamic_and_unknown_standard_services_match_nothing() -> None:
+    policy = replace(POLICY, services=(HTTPS.key, STANDARD_5.key))
+    assert conditions(table(view(group(HTTPS), group(STANDARD_5, FIRST)), policy)) == []
+
+
+def test_web_cache_counts_what_passes_uninspected_before_any_cache_has_come() -> None:
+    nft = table(view(group(WEB_CACHE)))
+    assert conditions(nft) == ["ip protocol tcp th dport 80 goto service-web-cache"]
+    assert "unassigned-web-cache" in nft.counters
 
 
 def test_never_redirected_networks_are_merged_as_the_kernel_lists_them() -> None:

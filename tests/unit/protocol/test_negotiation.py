@@ -247,7 +247,7 @@ def test_priority_may_be_made_part_of_the_definition() -> None:
         return ServiceInfo.dynamic(70, priority, 6, ServiceFlags.SOURCE_IP_HASH)
 
     stage = Stage(key=ServiceKey(ServiceType.DYNAMIC, 70), interop=Interop(priority_defines_service=True))
-    stage.hello(stage.cache(FIRST, service=info(1)))
+    stage.joined(FIRST, service=info(1))
     assert reason(stage.hello(stage.cache(SECOND, service=info(2)))) is Refusal.DEFINITION_DIFFERS
 
 

@@ -88,7 +88,7 @@ def test_a_cache_that_defines_the_service_differently_is_refused() -> None:
     key = ServiceKey(ServiceType.DYNAMIC, 70)
     flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.PORTS_DEFINED
     stage = Stage(key=key)
-    stage.hello(stage.cache(FIRST, service=ServiceInfo.dynamic(70, 10, 6, flags, (443,))))
+    stage.joined(FIRST, service=ServiceInfo.dynamic(70, 10, 6, flags, (443,)))
     other = stage.cache(SECOND, service=ServiceInfo.dynamic(70, 10, 6, flags, (8443,)))
     assert reason(stage.hello(other)) is Refusal.DEFINITION_DIFFERS
     same_but_priority = stage.cache(SECOND, service=ServiceInfo.dynamic(70, 99, 6, flags, (443,)))
@@ -352,7 +352,8 @@ def test_a_cache_that_says_shutdown_is_out_at_once_and_acknowledged() -> None:
     stage.hello(second)
     assert second.last is not None
     assert second.last.shutdown_response is None
-    stage.live(10, first, second)
+    stage.send(first, first.here_i_am(shutdown=True))
+    assert first.last.shutdown_response == FIRST, "a repeat is acknowledged again"
     assert stage.state(FIRST) is CacheState.SHUTDOWN
     stage.live(40, second)
     assert [cache.address for cache in stage.group.caches] == [SECOND]
