@@ -22,9 +22,6 @@ KEYED_IPV4_HEADER = GRE_FLAG_KEY << 16 | GRE_PROTOCOL_IPV4
 WCCP_HEADER = GRE_PROTOCOL_WCCP
 """First 32 bits of a WCCP redirected packet: no flags, version 0."""
 
-OVERHEAD_BYTES = {"tunnel": 24, "redirect": 28}
-"""Outer IPv4 plus GRE: 4 octets of GRE without a key, 8 with the redirect header."""
-
 
 class RedirectFlags(IntFlag):
     """First octet of the redirect header, counted from the low end as every implementation does."""

@@ -5,6 +5,7 @@ pyroute2's own exceptions pass through; `wccpd.dataplane.linux` turns them into 
 
 from __future__ import annotations
 
+import errno
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,10 @@ def ensure(ipr: IPRoute, wanted: GreDevice, present: ObservedGre | None) -> None
         present = None
     if present is None:
         ipr.link("add", ifname=wanted.name, kind="gre", **_tunnel_attributes(wanted))
-    index = ipr.link_lookup(ifname=wanted.name)[0]
+    found = ipr.link_lookup(ifname=wanted.name)
+    if not found:
+        raise OSError(errno.ENODEV, "the device vanished while it was made")
+    index = found[0]
     for key, value in wanted.sysctls:
         _set_sysctl(wanted.name, key, value)
     if wanted.mtu_bytes is not None and (present is None or present.mtu_bytes != wanted.mtu_bytes):
@@ -90,6 +94,7 @@ def _observed(message: Netlink, info: Netlink, addresses: tuple[IPv4Interface, .
         mtu_bytes=message.get_attr("IFLA_MTU"),
         up=bool(message["flags"] & 1),
         addresses=addresses,
+        sysctls=(("rp_filter", _sysctl(message.get_attr("IFLA_IFNAME"), "rp_filter").read_text().strip()),),
         received_packets=stats.get("rx_packets", 0),
         received_bytes=stats.get("rx_bytes", 0),
         sent_packets=stats.get("tx_packets", 0),
@@ -97,7 +102,11 @@ def _observed(message: Netlink, info: Netlink, addresses: tuple[IPv4Interface, .
     )
 
 
+def _sysctl(device: str, key: str) -> Path:
+    return Path("/proc/sys/net/ipv4/conf") / device / key
+
+
 def _set_sysctl(device: str, key: str, value: str) -> None:
-    path = Path("/proc/sys/net/ipv4/conf") / device / key
+    path = _sysctl(device, key)
     if path.read_text().strip() != value:
         path.write_text(value)

@@ -32,9 +32,10 @@ class GreDevice:
     mtu_bytes: int | None = None
     """None: the kernel's own choice from the underlying device."""
     addresses: tuple[IPv4Interface, ...] = ()
-    sysctls: tuple[tuple[str, str], ...] = field(default=(("rp_filter", "0"),))
-    """net.ipv4.conf.NAME.* values: strict reverse-path filtering silently eats returned packets, whose
-    source is a server on the Internet."""
+    sysctls: tuple[tuple[str, str], ...] = field(default=(("rp_filter", "2"),))
+    """net.ipv4.conf.NAME.* values. Strict reverse-path filtering silently eats returned packets, whose source is a
+    server on the Internet; the kernel takes the greater of this and `all`, so only 2 (loose) overrules a strict
+    `all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class ObservedGre:
     mtu_bytes: int
     up: bool
     addresses: tuple[IPv4Interface, ...]
+    sysctls: tuple[tuple[str, str], ...]
     received_packets: int
     received_bytes: int
     sent_packets: int
@@ -69,9 +71,9 @@ class ObservedGre:
         )
 
     def has_settings(self, wanted: GreDevice) -> bool:
-        """Whether MTU and addresses agree."""
+        """Whether MTU, addresses and sysctls agree."""
         mtu_agrees = wanted.mtu_bytes is None or self.mtu_bytes == wanted.mtu_bytes
-        return mtu_agrees and set(wanted.addresses) <= set(self.addresses)
+        return mtu_agrees and set(wanted.addresses) <= set(self.addresses) and self.sysctls == wanted.sysctls
 
 
 def redirect_device_name(prefix: str, cache: IPv4Address) -> str:

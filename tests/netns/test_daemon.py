@@ -83,6 +83,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         router.connect("spokes", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
         router.run("ip", "address", "add", f"{SECOND_ADDRESS}/24", "dev", "spokes")
         caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         made = Stage(router, caches, tmp_path)
         yield made
         made.close()
@@ -159,7 +160,7 @@ def test_bad_datagrams_are_counted_under_a_reason_logged_once_and_hurt_nobody(st
     counts = wait_for(
         lambda: (
             (refused := {each["reason"]: each["count"] for each in daemon.status()["refused"]})
-            and sum(refused.values()) >= 55
+            and sum(refused.values()) >= 56
             and refused
         ),
         f"all are counted (seed {seed})",
@@ -213,6 +214,53 @@ def test_a_kernel_that_refuses_is_said_in_status_and_the_protocol_goes_on(stage:
     cache.hello()
     assert daemon.status()["caches"][0]["state"] == "usable"
     assert "bridge" in stage.router.run("ip", "-d", "link", "show", "wccp-0a640115"), "it is left alone"
+
+
+def test_a_host_that_does_not_forward_does_not_inspect(stage: Stage) -> None:
+    stage.router.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    daemon = stage.start()
+    status = wait_for(
+        lambda: (now := daemon.status())["router"]["dataplane_reason"] and now, "status says so"
+    )
+    assert not status["inspecting"]
+    assert "kernel: net.ipv4.ip_forward is 0: it drops what is not for the host" in status["reasons"]
+
+
+def test_every_kernel_setting_may_be_another_and_nothing_stays_behind(stage: Stage) -> None:
+    other = "kernel:\n  nft_table: egress\n  table_base: 20000\n  rule_priority: 20000\n  mark_shift: 8\n"
+    stage.config.write_text(stage.config.read_text() + other)
+    stage.router.run("nft", "add table ip wccpd; add chain ip wccpd theirs")
+    before = stage.router.run("ip", "rule", "list")
+    daemon = stage.start()
+    stage.cache().join()
+    wait_for(lambda: "table ip egress" in stage.router.run("nft", "list", "tables"), "our table is there")
+    assert daemon.stop() == 0
+    assert stage.router.run("nft", "list", "tables").strip() == "table ip wccpd"
+    assert "theirs" in stage.router.run("nft", "list", "table", "ip", "wccpd")
+    assert stage.router.run("ip", "rule", "list") == before
+
+
+def test_cleanup_removes_what_a_killed_daemon_left_and_refuses_beside_a_living_one(stage: Stage) -> None:
+    daemon = stage.start()
+    stage.cache().join()
+    wait_for(lambda: "table ip wccpd" in stage.router.run("nft", "list", "tables"), "the table is there")
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        stage.router.name,
+        sys.executable,
+        "-m",
+        "wccpd",
+        "cleanup",
+        "-c",
+        str(stage.config),
+    ]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
+    assert "table ip wccpd" in stage.router.run("nft", "list", "tables")
+    daemon.stop(signal.SIGKILL)
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    assert stage.router.run("nft", "list", "tables") == ""
 
 
 def test_an_address_that_is_not_local_stops_the_start_before_anything_is_touched(stage: Stage) -> None:

@@ -16,13 +16,14 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from gre.tunnel import redirect_device
 from tests.support.namespaces import Namespace
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.errors import KernelError
 from wccpd.plan.compile import Policy, compile_state
 from wccpd.plan.diff import Observed, Operations, diff
-from wccpd.plan.model import DesiredState
+from wccpd.plan.model import DesiredState, TableRoute
 from wccpd.protocol.assignment import EMPTY, assign
 from wccpd.protocol.view import RouterView
 
@@ -40,8 +41,8 @@ SLOTS = {FIRST: 1, SECOND: 2}
 class Bench:
     """The three namespaces and the plane in the middle one."""
 
-    def __init__(self, spoke: Namespace, router: Namespace) -> None:
-        self.spoke, self.router = spoke, router
+    def __init__(self, spoke: Namespace, router: Namespace, far: Namespace) -> None:
+        self.spoke, self.router, self.far = spoke, router, far
         self.policy = POLICY
         self.plane = router.call(lambda: LinuxDataPlane(POLICY))
 
@@ -52,7 +53,8 @@ class Bench:
         """Reconcile rules and nft; devices and their routes need a kernel with GRE."""
         desired = replace(compile_state(wanted, self.policy, SLOTS), devices=(), routes=())
         operations = diff(desired, self.observe())
-        self.router.call(lambda: self.plane.apply(operations))
+        failures = self.router.call(lambda: self.plane.apply(operations))
+        assert failures == ()
         assert not diff(desired, self.observe()), "a second look finds nothing to do"
         return operations
 
@@ -88,7 +90,9 @@ def bench() -> Iterator[Bench]:
         spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
         router.run("ip", "route", "add", "default", "via", "10.9.0.2")
         router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        made = Bench(spoke, router)
+        far.run("ip", "address", "add", "198.51.100.7/32", "dev", "lo")
+        far.run("ip", "route", "add", "10.1.0.0/24", "via", "10.9.0.1")
+        made = Bench(spoke, router, far)
         yield made
         router.call(made.plane.close)
 
@@ -191,7 +195,7 @@ def test_removal_takes_ours_and_leaves_what_is_not(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
     assert len(bench.observe().rules) == 2
     operations = diff(DesiredState(), bench.observe())
-    bench.router.call(lambda: bench.plane.apply(operations))
+    assert bench.router.call(lambda: bench.plane.apply(operations)) == ()
     left = bench.observe()
     assert (left.nft, left.rules) == (None, frozenset())
     assert bench.router.run("nft", "list", "tables").split() == ["table", "ip", "other"]
@@ -210,6 +214,65 @@ def test_a_refused_transaction_changes_nothing_and_says_which_object(bench: Benc
     bench.apply(view(group(WEB_CACHE, FIRST)))
     before = bench.observe()
     bad = Operations(nft="delete map ip wccpd redirected\nadd chain ip wccpd x\n")
-    with pytest.raises(KernelError, match="nft table wccpd"):
-        bench.router.call(lambda: bench.plane.apply(bad))
+    (failure,) = bench.router.call(lambda: bench.plane.apply(bad))
+    assert failure.error.obj == "nft table wccpd"
     assert bench.observe() == before
+
+
+def test_one_refused_object_keeps_none_of_the_others_back(bench: Bench) -> None:
+    desired = compile_state(view(group(WEB_CACHE, FIRST)), POLICY, {FIRST: 1})
+    nowhere = (TableRoute(18801, "no-such-device", 118),)
+    operations = diff(replace(desired, devices=(), routes=nowhere), bench.observe())
+    (failure,) = bench.router.call(lambda: bench.plane.apply(operations))
+    assert (failure.error.errno, failure.device, failure.table) == (errno.ENODEV, "no-such-device", 18801)
+    observed = bench.observe()
+    assert observed.nft is not None
+    assert len(observed.rules) == 1
+
+
+def test_thousands_of_foreign_routes_cost_an_observation_nothing(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
+    batch = "".join(f"route add 172.16.{i // 256}.{i % 256}/32 via 10.9.0.2 proto 118\n" for i in range(2000))
+    bench.router.run("sh", "-c", f"printf '{batch}' | ip -batch -")
+    assert bench.observe().routes == frozenset()
+
+
+def test_a_host_that_does_not_forward_is_noticed(bench: Bench) -> None:
+    assert bench.observe().forwards
+    bench.router.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    assert not bench.observe().forwards
+
+
+def test_loose_reverse_path_filtering_of_a_device_overrules_a_strict_default(bench: Bench) -> None:
+    # The kernel takes the greater of the device's and all's setting: 0 would leave strict in force.
+    bench.far.run("ping", "-c1", "-W5", "10.9.0.1")
+    bench.router.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+    bench.router.run("ip", "route", "replace", "198.51.100.0/24", "via", "10.1.0.10")
+    (setting,) = (
+        value for key, value in redirect_device("wccp-", ROUTER_ID, FIRST).sysctls if key == "rp_filter"
+    )
+    for wanted, arrives in (("0", False), (setting, True)):
+        bench.router.run("sysctl", "-qw", f"net.ipv4.conf.out.rp_filter={wanted}")
+        assert returned_packet_arrives(bench) is arrives
+
+
+def returned_packet_arrives(bench: Bench) -> bool:
+    """Send from `far` with the source of a server whose route leads elsewhere; does it reach the spoke?"""
+
+    def listen() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("10.1.0.10", 4000))
+        sock.settimeout(0.5)
+        return sock
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("198.51.100.7", 0))
+            sock.sendto(b"answer", ("10.1.0.10", 4000))
+
+    with bench.spoke.call(listen) as listener:
+        bench.far.call(send)
+        try:
+            return listener.recv(100) == b"answer"
+        except TimeoutError:
+            return False

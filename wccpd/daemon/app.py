@@ -27,6 +27,7 @@ from wccpd.dataplane.reconciler import Reconciler
 from wccpd.exit_codes import ExitCode
 from wccpd.protocol.router import Router
 from wccpd.status.build import Sources, build_status
+from wccpd.status.client import UnreachableError, fetch
 from wccpd.status.control import ControlServer, ControlSocketError
 from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
 
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
-    from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
 
+KERNEL_PATIENCE_SECONDS = 15.0
+"""So long the kernel may leave a round unanswered before status calls that a fault."""
+WATCHDOG_KERNEL_SECONDS = 60.0
+"""So long before systemd is left to restart us; the redirect stays in the kernel meanwhile."""
 WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
 
@@ -53,21 +57,36 @@ def run(config: Config, config_file: Path) -> int:
 def cleanup(config: Config) -> int:
     """Remove everything of ours from the kernel, e.g. after a crash that nobody restarts; return the exit code."""
     logging.configure(config.log)
+    try:
+        fetch(config.control.socket, "/v1/version")
+    except UnreachableError:
+        pass
+    else:
+        log.error(
+            "not_removed", reason=f"wccpd is running: it answers at {config.control.socket}; stop it first"
+        )
+        return ExitCode.FAILURE
     return asyncio.run(_cleanup(config))
 
 
 async def _cleanup(config: Config) -> int:
     policy = assemble.policy(config)
-    reconciler = Reconciler(policy, lambda: LinuxDataPlane(policy), lambda _: None)
+    nobody = Router(assemble.engine_settings(config, first_number=1))
+    reconciler = Reconciler(policy, lambda: LinuxDataPlane(policy), nobody.view, lambda _: None)
     bgp = BgpSide(config)
-    await bgp.remove_routes()
     await reconciler.remove_all()
+    await bgp.remove_routes()
     await reconciler.close()
-    fault = reconciler.last.fault or bgp.route_fault
-    if fault is not None:
-        log.error("cleanup_failed", reason=str(fault))
-        return ExitCode.FAILURE
-    return ExitCode.OK
+    left = _left_behind(reconciler, bgp)
+    for fault in left:
+        log.error("not_removed", reason=fault)
+    return ExitCode.FAILURE if left else ExitCode.OK
+
+
+def _left_behind(reconciler: Reconciler, bgp: BgpSide) -> tuple[str, ...]:
+    """What could not be removed, and why."""
+    faults = (*reconciler.last.faults, *(fault for fault in (bgp.route_fault,) if fault is not None))
+    return tuple(map(str, faults))
 
 
 class _Daemon:
@@ -79,18 +98,24 @@ class _Daemon:
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._notifier = Notifier()
+        self._faults: tuple[str, ...] = ()
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
-        self._reconciler = Reconciler(self._policy, lambda: LinuxDataPlane(self._policy), self._on_round)
         self._bgp = BgpSide(config)
         router = Router(assemble.engine_settings(config, first_number=int(time.time()) & 0x7FFFFFFF or 1))
-        self._wccp = WccpSpeaker(router, self._on_view)
+        self._reconciler = Reconciler(
+            self._policy, lambda: LinuxDataPlane(self._policy), router.view, self._on_round
+        )
+        self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
         """Everything from start to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: log.warning("reload_not_supported", hint="restart wccpd")
+        )
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._wccp.close)
             try:
@@ -100,14 +125,12 @@ class _Daemon:
                 # Nothing has been touched yet.
                 log.error("cannot_listen", reason=str(error))
                 return ExitCode.FAILURE
-            await self._serve()
-        return ExitCode.OK
+            return await self._serve()
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> ExitCode:
         await self._reconciler.look()
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observed, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
-        self._on_view(self._wccp.router.view())
         await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -126,67 +149,79 @@ class _Daemon:
                 await asyncio.sleep(WITHDRAW_GRACE_SECONDS)
             for task in running:
                 task.cancel()
-        await self._leave()
+        return await self._leave()
 
-    async def _leave(self) -> None:
-        """Fall open: classification first, then paths, then the tunnels."""
+    async def _leave(self) -> ExitCode:
+        """Fall open: classification first, then paths, then the tunnels, then what was learnt over them."""
         await self._bgp.close()
-        await self._bgp.remove_routes()
         await self._reconciler.remove_all()
+        await self._bgp.remove_routes()
         await self._reconciler.close()
         self._memory.save(self._wccp.router)
-        if self._reconciler.last.fault is not None:
-            log.error("not_all_removed", reason=str(self._reconciler.last.fault))
+        left = _left_behind(self._reconciler, self._bgp)
+        for fault in left:
+            log.error("not_removed", reason=fault)
         log.info("stopped")
+        return ExitCode.FAILURE if left else ExitCode.OK
 
     async def _watchdog(self) -> None:
-        """Tell systemd that the event loop turns."""
+        """Tell systemd that the event loop turns and the kernel answers."""
         patience = self._notifier.watchdog_seconds
         while patience is not None:
-            self._notifier.send("WATCHDOG=1")
+            if time.monotonic() - self._reconciler.last.at < WATCHDOG_KERNEL_SECONDS:
+                self._notifier.send("WATCHDOG=1")
             await asyncio.sleep(patience / 3)
 
-    def _on_view(self, view: RouterView) -> None:
-        self._reconciler.wish(view)
+    def _on_change(self) -> None:
+        self._reconciler.wish()
         self._memory.dirty()
 
     def _on_round(self, done: Round) -> None:
-        before = self._last_fault
-        self._last_fault = str(done.fault) if done.fault is not None else ""
-        if self._last_fault and self._last_fault != before:
-            log.error("kernel_refused", reason=self._last_fault)
-        elif before and not self._last_fault:
+        before, self._faults = self._faults, tuple(map(str, done.faults))
+        for fault in self._faults:
+            if fault not in before:
+                log.error("kernel_refused", reason=fault, exc_info=done.bug)
+        if before and not self._faults:
             log.info("kernel_recovered")
         if done.operations.ensure_devices:
             self._bgp.devices_changed()
 
-    _last_fault = ""
+    def _kernel_faults(self, now: float) -> tuple[str, ...]:
+        """Everything that keeps the kernel from redirecting as it should, in words."""
+        last = self._reconciler.last
+        age = now - last.at
+        silent = (f"it has not answered for {age:.0f} s",) if age > KERNEL_PATIENCE_SECONDS else ()
+        still = (
+            () if last.observed.forwards else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
+        )
+        return (*silent, *still, *self._faults)
 
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
         await self._reconciler.refresh()
         now = time.monotonic()
+        faults = self._kernel_faults(now)
         return build_status(
             Sources(
-                router=self._router_status(now),
+                router=self._router_status(now, "; ".join(faults)),
                 policy=self._policy,
                 view=self._wccp.router.view(),
                 observed=self._reconciler.last.observed,
-                kernel_fault=self._last_fault,
+                kernel_faults=faults,
                 bgp=self._bgp.status(now),
                 refused=tuple(self._refusals(now)),
             ),
             now,
         )
 
-    def _router_status(self, now: float) -> RouterStatus:
+    def _router_status(self, now: float, fault: str) -> RouterStatus:
         return RouterStatus(
             id=str(self._config.router.id),
             software_version=__version__,
             uptime_seconds=round(now - self._started, 1),
             dataplane="netlink",
-            dataplane_state=Health.DEGRADED if self._last_fault else Health.UP,
-            dataplane_reason=self._last_fault,
+            dataplane_state=Health.DEGRADED if fault else Health.UP,
+            dataplane_reason=fault,
             hash_function="jhash",
             config_file=str(self._config_file),
         )

@@ -51,6 +51,7 @@ class BgpSide:
         self.route_fault: KernelError | None = None
         """Why the learnt routes are not in the kernel as they should be; None when they are."""
         self._said = ""
+        self._leaving = False
         spec = assemble.speaker_spec(config)
         self._rib = Rib(assemble.rib_policy(config), spec.next_hops() if spec is not None else {})
         self._speaker = (
@@ -75,7 +76,8 @@ class BgpSide:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._speaker.run(), name="bgp speaker")
             tasks.create_task(self._write_routes(), name="bgp routes")
-            tasks.create_task(self._speaker.advertise(True), name="bgp advertise")
+            if not self._leaving:
+                tasks.create_task(self._speaker.advertise(True), name="bgp advertise")
 
     def devices_changed(self) -> None:
         """A tunnel device was made or repaired: routes through it died with the old one."""
@@ -83,6 +85,7 @@ class BgpSide:
 
     async def withdraw(self) -> None:
         """Take our prefixes back from the Transit Gateway, so that it stops sending."""
+        self._leaving = True
         if self._speaker is not None:
             withdrawn = await self._speaker.withdraw()
             log.info("default_withdrawn", confirmed=withdrawn)
@@ -124,7 +127,9 @@ class BgpSide:
         except KernelError as fault:
             self._failed(fault)
             return None
-        self.route_fault = None
+        if self.route_fault is not None:
+            log.info("kernel_recovered")
+        self.route_fault, self._said = None, ""
         return result
 
     def _failed(self, fault: KernelError) -> None:

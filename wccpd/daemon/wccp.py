@@ -1,7 +1,7 @@
 """The WCCP side of the shell: sockets and one timer around the engine.
 
 Every datagram goes through the engine in the order in which it arrived, and what the engine says is sent
-before the next is read. When the engine's picture may have changed, the newest view is handed on.
+before the next is read. When the engine's picture may have changed, whoever drew conclusions from it is told.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
     from wccpd.protocol.outputs import Event, Output
     from wccpd.protocol.router import Router
-    from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd.wccp")
 
-IDLE_SECONDS = 60.0
+LONGEST_SLEEP_SECONDS = 0.25
+"""Most HERE_I_AMs only move a deadline further away and are not worth waking the timer for; the few that bring
+one nearer are found within so long."""
 
 
 class WccpSpeaker:
-    """Owns the engine and the sockets; `on_view` gets every new picture."""
+    """Owns the engine and the sockets; `on_change` is called when the engine's picture may have changed."""
 
-    def __init__(self, router: Router, on_view: Callable[[RouterView], None]) -> None:
+    def __init__(self, router: Router, on_change: Callable[[], None]) -> None:
         self.router = router
         self.refusals = Refusals()
-        self._on_view = on_view
+        self._on_change = on_change
         settings = router.settings
         self._sockets = {local: WccpSocket(local) for local in settings.addresses} | {
             service.group_address: WccpSocket(service.group_address, joined_from=settings.router_id)
@@ -73,7 +74,8 @@ class WccpSpeaker:
     async def _keep_time(self) -> None:
         while True:
             deadline = self.router.next_deadline()
-            wait = IDLE_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+            left = LONGEST_SLEEP_SECONDS if deadline is None else deadline - time.monotonic()
+            wait = min(max(0.0, left), LONGEST_SLEEP_SECONDS)
             self._rearm.clear()
             try:
                 async with asyncio.timeout(wait):
@@ -94,9 +96,8 @@ class WccpSpeaker:
                     changed = True
                     report(output)
         if changed:
-            # Only an event brings a deadline nearer; a plain HERE_I_AM moves its own further away.
             self._rearm.set()
-            self._on_view(self.router.view())
+            self._on_change()
 
     def _refuse(self, refused: Refused, now: float) -> None:
         if self.refusals.add(refused, now):

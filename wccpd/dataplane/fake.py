@@ -5,13 +5,15 @@ It understands devices, rules and routes; of the nft part it keeps the transacti
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from gre.tunnel import ObservedGre
+from wccpd.dataplane.port import Failure
+from wccpd.errors import KernelError
 from wccpd.plan.diff import Observed, ObservedTable, Operations
 
 if TYPE_CHECKING:
-    from wccpd.errors import KernelError
     from wccpd.plan.model import NftTable
 
 
@@ -22,36 +24,45 @@ class FakeDataPlane:
         self.state = Observed()
         self.transactions: list[str] = []
         self.applied: list[Operations] = []
-        self.refuse: KernelError | None = None
-        """Raised by the next `apply`, once."""
+        self.refused_devices: set[str] = set()
+        """Devices that cannot be made, and so neither routes through them."""
 
     def observe(self) -> Observed:
         """What has been applied so far."""
         return self.state
 
-    def apply(self, operations: Operations) -> None:
-        """Take the operations over into the state."""
-        if self.refuse is not None:
-            refusal, self.refuse = self.refuse, None
-            raise refusal
+    def apply(self, operations: Operations) -> tuple[Failure, ...]:
+        """Take the operations over into the state, but for devices that are refused."""
         self.applied.append(operations)
+        refused = {device.name for device in operations.ensure_devices} & self.refused_devices
         devices = dict(self.state.devices)
         for wanted in operations.ensure_devices:
+            if wanted.name in refused:
+                continue
             devices[wanted.name] = ObservedGre(
                 wanted.name, len(devices) + 2, wanted.local, wanted.remote, wanted.ttl, wanted.output_key,
-                wanted.mtu_bytes or 1476, True, wanted.addresses, 0, 0, 0, 0,
+                wanted.mtu_bytes or 1476, True, wanted.addresses, wanted.sysctls, 0, 0, 0, 0,
             )  # fmt: skip
         for gone in operations.remove_devices:
             devices.pop(gone.name, None)
+        routes = {route.table: route for route in self.state.routes}
+        routes |= {route.table: route for route in operations.add_routes if route.device in devices}
+        for gone_route in operations.remove_routes:
+            routes.pop(gone_route.table, None)
         rules = (self.state.rules | set(operations.add_rules)) - set(operations.remove_rules)
-        routes = (self.state.routes | set(operations.add_routes)) - set(operations.remove_routes)
+        kept = frozenset(route for route in routes.values() if route.device in devices)
         if operations.nft:
             self.transactions.append(operations.nft)
-        self.state = Observed(devices, rules, routes, self.state.nft)
+        self.state = Observed(devices, rules, kept, self.state.nft)
+        return tuple(
+            Failure(KernelError(f"GRE device {name}", "configure", errno.EEXIST), device=name)
+            for name in sorted(refused)
+        )
 
     def show_table(self, table: NftTable) -> None:
         """Pretend that the kernel now lists `table`."""
         nft = ObservedTable(
+            table.name,
             dict.fromkeys(table.counters, (0, 0)),
             {item.name: item.elements for item in table.sets},
             {item.name: dict(item.elements) for item in table.maps},

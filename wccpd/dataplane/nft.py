@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from typing import Any
 
 import nftables
@@ -51,7 +52,7 @@ class Nft:
         code, output, error = self._context.cmd(f"list table ip {self.table}")
         if code != 0:
             raise KernelError(f"nft table {self.table}", "list", 0, _first_line(error))
-        table = read_table(_objects(output))
+        table = replace(read_table(_objects(output)), name=self.table)
         if not table.is_ours:
             raise KernelError(
                 f"nft table {self.table}",
@@ -81,7 +82,12 @@ def read_table(objects: list[Json]) -> ObservedTable:
                 chains[body["name"]] = []
             case "rule":
                 chains[body["chain"]].append(body.get("comment", ""))
-    return ObservedTable(counters, sets, maps, {name: tuple(comments) for name, comments in chains.items()})
+    return ObservedTable(
+        counters=counters,
+        sets=sets,
+        maps=maps,
+        chains={name: tuple(comments) for name, comments in chains.items()},
+    )
 
 
 def _text(element: Json) -> str:

@@ -100,7 +100,7 @@ def compile_state(view: RouterView, policy: Policy, slots: Mapping[IPv4Address, 
     Args:
         view: The engine's picture.
         policy: The operator's decisions.
-        slots: A slot for every usable cache, from `allocate_slots`.
+        slots: From `allocate_slots`. A cache without a slot has no path; its buckets count as nobody's.
     """
     caches = sorted(slots, key=int)
     return DesiredState(
@@ -157,7 +157,7 @@ def _table(view: RouterView, policy: Policy, slots: Mapping[IPv4Address, int]) -
             NftChain(LAYOUT),
             *(chain for service in services for chain in service.chains()),
             _prerouting(services, policy.marks),
-            _postrouting(policy.marks),
+            _postrouting(policy),
         ),
     )
 
@@ -181,9 +181,11 @@ def _prerouting(services: tuple[_Service, ...], marks: MarkLayout) -> NftChain:
     )
 
 
-def _postrouting(marks: MarkLayout) -> NftChain:
+def _postrouting(policy: Policy) -> NftChain:
+    # The source tells our own outer packet from a redirected one that is itself keyed GRE.
+    marks = policy.marks
     rule = NftRule(
-        f"meta mark & {marks.mask:#x} != 0 ip protocol gre @th,0,32 {KEYED_IPV4_HEADER:#x} "
+        f"meta mark & {marks.mask:#x} != 0 ip saddr {policy.router_id} ip protocol gre @th,0,32 {KEYED_IPV4_HEADER:#x} "
         f"@th,0,32 set {WCCP_HEADER:#x} @th,32,32 set meta mark & {marks.header_mask:#x} map @headers",
         "the GRE key becomes the WCCP redirect header",
     )
@@ -209,8 +211,15 @@ class _Service:
         return f"unassigned-{self.name}"
 
     def owners(self) -> tuple[IPv4Address, ...]:
-        """Caches that own a bucket, by address."""
-        return tuple(sorted({owner for owner in self.group.bucket_owners if owner is not None}, key=int))
+        """Caches that own a bucket and have a path, by address."""
+        return tuple(sorted({owner for _, owner in self.assigned()}, key=int))
+
+    def assigned(self) -> tuple[tuple[int, IPv4Address], ...]:
+        """Buckets of caches that have a path."""
+        owners = enumerate(self.group.bucket_owners)
+        return tuple(
+            (bucket, owner) for bucket, owner in owners if owner is not None and owner in self.cache_slots
+        )
 
     def path_mark(self, cache: IPv4Address, bucket: int = 0) -> int:
         return self.marks.mark(cache_slot=self.cache_slots[cache], service_slot=self.slot, bucket=bucket)
@@ -221,9 +230,7 @@ class _Service:
 
     def maps(self) -> tuple[NftMap, NftMap]:
         """Bucket to mark, and for packets with a foreign mark, bucket to chain."""
-        assigned = [
-            (bucket, owner) for bucket, owner in enumerate(self.group.bucket_owners) if owner is not None
-        ]
+        assigned = self.assigned()
         # `typeof meta length` is any 32-bit integer in host order, which is what jhash yields; a map
         # declared with `typeof jhash` makes nft 1.0.6 crash when somebody lists the ruleset.
         return (

@@ -7,7 +7,7 @@ differs, so counters of unchanged paths go on counting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wccpd.plan.model import LAYOUT, LAYOUT_PREFIX, DesiredState, MarkRule, NftTable, TableRoute
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class ObservedTable:
     """Our nft table as the kernel has it; rules by their comments only."""
 
+    name: str = "wccpd"
     counters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Packets and bytes by name."""
     sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -37,12 +38,14 @@ class ObservedTable:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is really there of ours."""
+    """What is really there of ours, and what of the host's bears on it."""
 
     devices: Mapping[str, ObservedGre] = field(default_factory=dict)
     rules: frozenset[MarkRule] = frozenset()
     routes: frozenset[TableRoute] = frozenset()
     nft: ObservedTable | None = None
+    forwards: bool = True
+    """net.ipv4.ip_forward: without it the kernel drops whatever is not for the host itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ class Operations:
     remove_rules: tuple[MarkRule, ...] = ()
     remove_routes: tuple[TableRoute, ...] = ()
     remove_devices: tuple[ObservedGre, ...] = ()
+
+    def paths(self) -> Operations:
+        """Only what makes paths: devices, routes, rules."""
+        return Operations(self.ensure_devices, self.add_routes, self.add_rules)
+
+    def rest(self) -> Operations:
+        """All but the paths: classification and removals."""
+        return replace(self, ensure_devices=(), add_routes=(), add_rules=())
 
     def __bool__(self) -> bool:
         return any(
@@ -82,6 +93,8 @@ def diff(desired: DesiredState, observed: Observed) -> Operations:
     )
     # Routes die with their device and while it is down: what goes through a device that is made anew is added too.
     renewed = {device.name for device in ensure}
+    # A table has one route, and writing it replaces what was there: removing the old one would hit the new.
+    rewritten = {route.table for route in desired.routes}
     return Operations(
         ensure_devices=ensure,
         add_routes=tuple(
@@ -90,24 +103,26 @@ def diff(desired: DesiredState, observed: Observed) -> Operations:
         add_rules=tuple(rule for rule in desired.rules if rule not in observed.rules),
         nft=nft_transaction(desired.nft, observed.nft),
         remove_rules=tuple(sorted(observed.rules - set(desired.rules))),
-        remove_routes=tuple(sorted(observed.routes - set(desired.routes))),
+        remove_routes=tuple(
+            sorted(route for route in observed.routes - set(desired.routes) if route.table not in rewritten)
+        ),
         remove_devices=tuple(
             device for name, device in sorted(observed.devices.items()) if name not in wanted_devices
         ),
     )
 
 
-def nft_transaction(desired: NftTable | None, observed: ObservedTable | None, name: str = "wccpd") -> str:
+def nft_transaction(desired: NftTable | None, observed: ObservedTable | None) -> str:
     """The nft text that replaces what differs, or an empty string."""
     if desired is None:
-        return f"delete table ip {name}\n" if observed is not None and observed.is_ours else ""
+        return f"delete table ip {observed.name}\n" if observed is not None and observed.is_ours else ""
     lines: list[str] = []
     if observed is not None and LAYOUT not in observed.chains:
         lines.append(f"delete table ip {desired.name}")
         observed = None
     if observed is None:
         lines.append(f"add table ip {desired.name}")
-        observed = ObservedTable()
+        observed = ObservedTable(desired.name)
     changes = _Changes(desired.name, lines)
     changes.declare(desired, observed)
     for wanted_set in desired.sets:

@@ -52,7 +52,3 @@ class MarkLayout:
     def mark(self, *, cache_slot: int = 0, service_slot: int = 0, bucket: int = 0) -> int:
         """Compose a mark; each part is 0 to 255."""
         return (bucket << 16 | service_slot << 8 | cache_slot) << self.shift
-
-    def cache_slot(self, mark: int) -> int:
-        """The cache slot in a mark."""
-        return mark >> self.shift & 0xFF

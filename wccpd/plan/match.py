@@ -89,7 +89,8 @@ def _ports(info: ServiceInfo) -> tuple[int, ...]:
 
 
 def _condition(info: ServiceInfo) -> str:
-    parts = [f"ip protocol {info.protocol}"] if info.protocol else ["ip protocol >= 0"]
+    every = info.protocol == 0 and ServiceFlags.REDIRECT_ONLY_PROTOCOL_0 not in info.flags
+    parts = ["ip protocol >= 0" if every else f"ip protocol {info.protocol}"]
     ports = _ports(info)
     if ports:
         side = "sport" if ServiceFlags.PORTS_SOURCE in info.flags else "dport"

@@ -41,7 +41,7 @@ class Sources:
     policy: Policy
     view: RouterView
     observed: Observed
-    kernel_fault: str
+    kernel_faults: tuple[str, ...]
     """Why the kernel is not as it should be; empty when it is."""
     bgp: BgpStatus | None
     refused: tuple[RefusalStatus, ...]
@@ -55,16 +55,14 @@ def build_status(sources: Sources, now: float) -> Status:
         _cache(sources, group, cache, now) for group in sources.view.groups for cache in group.caches
     )
     reasons = (
-        *(f"kernel: {sources.kernel_fault}" for _ in range(bool(sources.kernel_fault))),
+        *(f"kernel: {fault}" for fault in sources.kernel_faults),
         *(f"service {each.service}: {each.reason}" for each in services if each.state is not Health.UP),
         *(f"tunnel {each.name}: {each.reason}" for each in tunnels if each.state is not Health.UP),
         *(f"bgp: {bgp.reason}" for bgp in (sources.bgp,) if bgp is not None and bgp.state is not Health.UP),
     )
     return Status(
         version=SCHEMA_VERSION,
-        inspecting=bool(services)
-        and all(each.state is Health.UP for each in services)
-        and not sources.kernel_fault,
+        inspecting=_is_inspecting(sources, tunnels, services),
         reasons=reasons,
         router=sources.router,
         tunnels=tunnels,
@@ -73,6 +71,15 @@ def build_status(sources: Sources, now: float) -> Status:
         caches=caches,
         refused=sources.refused,
     )
+
+
+def _is_inspecting(
+    sources: Sources, tunnels: tuple[TunnelStatus, ...], services: tuple[ServiceStatus, ...]
+) -> bool:
+    """Whether what should be inspected is: a path in, caches for every service, and a kernel that does its part."""
+    arriving = not tunnels or any(each.state is not Health.DOWN for each in tunnels)
+    served = bool(services) and all(each.state is Health.UP for each in services)
+    return arriving and served and not sources.kernel_faults
 
 
 def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:

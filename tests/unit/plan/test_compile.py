@@ -75,7 +75,7 @@ def test_the_redirect_header_names_service_kind_and_bucket() -> None:
 def test_the_mark_layout_may_be_shifted_and_leaves_all_other_bits() -> None:
     layout = MarkLayout(8)
     assert (layout.mask, layout.foreign_mask) == (0xFFFFFF00, 0x000000FF)
-    assert layout.cache_slot(layout.mark(cache_slot=9, service_slot=3, bucket=255)) == 9
+    assert layout.mark(cache_slot=9, service_slot=3, bucket=255) == 0xFF030900
     nft = table(view(group(WEB_CACHE, FIRST)), replace(POLICY, marks=layout))
     assert int(elements(nft, "buckets-web-cache")["255"]) == 0xFF010100
 
