@@ -14,6 +14,9 @@ from pydantic import AfterValidator, BeforeValidator
 
 INTERFACE_NAME_OCTETS = 15
 """IFNAMSIZ of linux/if.h without its terminating zero."""
+CACHE_DEVICE_DIGITS = 8
+"""What follows the prefix in the name of the device towards a cache: its IPv4 address in hexadecimal."""
+DEVICE_PREFIX_OCTETS = INTERFACE_NAME_OCTETS - CACHE_DEVICE_DIGITS
 UNIX_SOCKET_PATH_OCTETS = 107
 """sun_path of unix(7) without its terminating zero."""
 
@@ -163,43 +166,49 @@ def parse_tunnel_name(value: object) -> str:
     """Read a tunnel's name, which becomes the end of its device's name.
 
     Raises:
-        FieldError: it holds other characters than a-z, 0-9 and the hyphen.
+        FieldError: it holds other characters than a-z, 0-9 and the hyphen, or could be a cache's address.
     """
-    if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
-        return value
-    raise FieldError("must be a short name", allowed="a-z, 0-9 and '-', not beginning with '-'")
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+        raise FieldError("must be a short name", allowed="a-z, 0-9 and '-', not beginning with '-'")
+    if re.fullmatch(rf"[0-9a-f]{{{CACHE_DEVICE_DIGITS}}}", value):
+        cache = IPv4Address(int(value, 16))
+        raise FieldError(
+            f"must not be {CACHE_DEVICE_DIGITS} hexadecimal digits: "
+            f"the device towards the cache {cache} has that name"
+        )
+    return value
 
 
 def parse_interface_name(value: object) -> str:
-    """Read the name of a network interface.
+    """Read the name of a network interface, which becomes part of our nftables rules.
 
     Raises:
-        FieldError: the kernel would not accept it.
+        FieldError: the kernel would not accept it, or nft would read more in it than a name: a wildcard, a
+            number, the end of a quotation.
     """
-    if (
-        isinstance(value, str)
-        and re.fullmatch(r"[!-.0-9;-~]+", value)
-        and value not in {".", ".."}
-        and len(value) <= INTERFACE_NAME_OCTETS
-    ):
+    more = INTERFACE_NAME_OCTETS - 1
+    if isinstance(value, str) and re.fullmatch(rf"[A-Za-z][A-Za-z0-9._-]{{0,{more}}}", value):
         return value
     raise FieldError(
         "must be the name of a network interface",
-        allowed=f"1 to {INTERFACE_NAME_OCTETS} printable characters without blank, '/' and ':'",
+        allowed=f"a letter, then up to {more} letters, digits, '.', '_' or '-'",
     )
 
 
 def parse_device_prefix(value: object) -> str:
-    """Read the first part of our devices' names; it leaves room for at least four characters after it.
+    """Read the first part of our devices' names; it leaves room for the address of a cache after it.
 
     Raises:
         FieldError: too long, or characters that would need quoting somewhere.
     """
-    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9-]{1,10}", value):
+    more = DEVICE_PREFIX_OCTETS - 1
+    if isinstance(value, str) and re.fullmatch(rf"[a-z][a-z0-9-]{{1,{more}}}", value):
         return value
     raise FieldError(
         "must be the beginning of a device name",
-        allowed="2 to 11 of a-z, 0-9 and '-', beginning with a letter",
+        allowed=f"2 to {DEVICE_PREFIX_OCTETS} of a-z, 0-9 and '-', beginning with a letter",
+        hint=f"the device of a cache adds {CACHE_DEVICE_DIGITS} digits, "
+        f"and a name has at most {INTERFACE_NAME_OCTETS} octets",
     )
 
 

@@ -7,7 +7,7 @@ single values; `validate` checks what they mean together. Nothing here reads a f
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -33,6 +33,9 @@ from config.fields import (
     parse_unicast_address,
     refuse_open_password,
 )
+
+MAX_SERVICES = 255
+"""A packet's mark has 8 bits for its service, and 0 means none."""
 
 
 class Mode(StrEnum):
@@ -100,7 +103,10 @@ class Tunnel(Section):
     """One GRE tunnel of a Transit Gateway Connect peer."""
 
     name: TunnelName = Field(
-        description="Name of the tunnel. After kernel.device_prefix it names the device; 15 octets in all."
+        description=(
+            "Name of the tunnel. After kernel.device_prefix it names the device; 15 octets in all. "
+            "Not 8 hexadecimal digits: so the devices of caches are named."
+        )
     )
     local: UnicastAddress = Field(
         description="Our GRE address, the Connect peer's 'peer address'. Default: router.id.",
@@ -282,12 +288,15 @@ class Service(Section):
             "the cache if its assignment comes in time, else the router."
         ),
     )
-    assignment_wait_seconds: int = Field(
-        default=27,
+    assignment_wait_seconds: int | None = Field(
+        default=None,
         strict=True,
         ge=1,
         le=600,
-        description="With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself.",
+        description=(
+            "With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself. "
+            "Default: what follows from the group's timers, 27 at the usual ones."
+        ),
     )
     interop: Interop = Field(
         default=Interop(), description="Points on which WCCP's drafts and real proxies disagree."
@@ -298,7 +307,11 @@ class Redirect(Section):
     """Which traffic is looked at."""
 
     interfaces: tuple[InterfaceName, ...] = Field(
-        default=(), description="Ingress interfaces whose traffic is redirected, besides all tunnels."
+        default=(),
+        description=(
+            "Ingress interfaces whose traffic is redirected, besides all tunnels. Each is one full name "
+            "of letters, digits, '.', '_' and '-', a letter first."
+        ),
     )
     never: tuple[Network, ...] = Field(
         default=(), description="Destination networks that are never redirected."
@@ -317,7 +330,10 @@ class Control(Section):
 class Kernel(Section):
     """How our objects in the kernel are recognised. Everything that carries these marks is ours to remove."""
 
-    device_prefix: DevicePrefix = Field(default="wccp-", description="Beginning of our devices' names.")
+    device_prefix: DevicePrefix = Field(
+        default="wccp-",
+        description="Beginning of our devices' names; at most 7 octets, a cache's address adds 8 to it.",
+    )
     mark_shift: int = Field(
         default=0,
         strict=True,
@@ -363,7 +379,9 @@ class Config(Section):
         description="GRE tunnels of the Transit Gateway Connect peers; may be empty, then without bgp.",
     )
     bgp: Bgp | None = Field(default=None, description="BGP towards the Transit Gateway; goes with tunnels.")
-    services: tuple[Service, ...] = Field(min_length=1, description="WCCP service groups, at least one.")
+    services: tuple[Service, ...] = Field(
+        min_length=1, max_length=MAX_SERVICES, description=f"WCCP service groups, 1 to {MAX_SERVICES}."
+    )
     redirect: Redirect = Field(default=Redirect(), description="Which traffic is looked at.")
     control: Control = Field(default=Control(), description="How `wccpctl` reaches the daemon.")
     kernel: Kernel = Field(default=Kernel(), description="How our objects in the kernel are recognised.")
@@ -380,10 +398,6 @@ class Config(Section):
     def device_name(self, tunnel: Tunnel) -> str:
         """The network device of one of our tunnels."""
         return self.kernel.device_prefix + tunnel.name
-
-    def service_named(self, service: Literal["web-cache"] | int) -> Service | None:
-        """The settings of one service group, if the router serves it."""
-        return next((each for each in self.services if each.service == service), None)
 
     def with_services(self, services: tuple[Service, ...]) -> Self:
         """The same settings with other service groups."""

@@ -7,6 +7,7 @@ key path. Parts that did not pass their own checks are absent, so that one bad v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import collapse_addresses
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -148,10 +149,7 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
                 ("services", index, "previous_password_file"),
                 "there is no password_file: a group without a password accepts no digest at all",
             )
-        if (
-            service.assignment is not Assignment.AUTO
-            and "assignment_wait_seconds" in service.model_fields_set
-        ):
+        if service.assignment is not Assignment.AUTO and service.assignment_wait_seconds is not None:
             yield Fault(
                 ("services", index, "assignment_wait_seconds"),
                 f"has no meaning with 'assignment: {service.assignment}', only with 'auto'",
@@ -167,9 +165,8 @@ def _redirect_rules(parts: Parts) -> Iterator[Fault]:
     if redirect is None:
         return
     yield from _overlaps(("redirect", "never"), redirect.never)
-    for index, network in enumerate(redirect.never):
-        if network.prefixlen == 0:
-            yield Fault(("redirect", "never", index), "nothing would ever be redirected")
+    if any(network.prefixlen == 0 for network in collapse_addresses(redirect.never)):
+        yield Fault(("redirect", "never"), "nothing would ever be redirected")
     for index, first in _repeated(dict(enumerate(redirect.interfaces)), lambda name: name):
         yield Fault(("redirect", "interfaces", index), f"is already in the list, at interfaces[{first}]")
     for index, name in enumerate(redirect.interfaces):

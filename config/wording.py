@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from config.source import Document
 
 _SHOWN_CHARACTERS = 60
+_REQUIREMENTS = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "enum": "must be one of the words allowed",
+    "literal_error": "must be one of the words allowed",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+    "model_type": "must be a mapping of 'key: value' lines",
+    "model_attributes_type": "must be a mapping of 'key: value' lines",
+    "dict_type": "must be a mapping of 'key: value' lines",
+}
+"""What a value must be, by pydantic's kind of error, with names out of its context."""
 
 
 def translate(document: Document, error: ErrorDetails) -> Problem | None:
@@ -51,23 +68,9 @@ def translate(document: Document, error: ErrorDetails) -> Problem | None:
 
 def _requirement(error: ErrorDetails) -> str:
     """What the value must be, by pydantic's kind of error."""
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "must be a whole number"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "enum" | "literal_error":
-            return "must be one of the words allowed"
-        case "tuple_type" | "list_type":
-            return "must be a list"
-        case "too_short":
-            return "must not be empty"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a mapping of 'key: value' lines"
-    return f"is not acceptable ({error['type'].replace('_', ' ')})"
+    kind = error["type"]
+    words = _REQUIREMENTS.get(kind, f"is not acceptable ({kind.replace('_', ' ')})")
+    return words.format(**error.get("ctx", {}))
 
 
 def _value_problem(

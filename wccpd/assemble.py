@@ -49,13 +49,14 @@ def wccp_addresses(config: Config) -> tuple[IPv4Address, ...]:
 
 def _service_settings(service: Service) -> ServiceSettings:
     secrets = (service.password, service.previous_password)
+    wait = service.assignment_wait_seconds
     return ServiceSettings(
         key=service_key(service),
         passwords=tuple(secret.get_secret_value() for secret in secrets if secret is not None),
         group_list=service.group_list,
         group_address=service.group_address,
         policy=AssignmentPolicy(service.assignment.value),
-        assignment_wait_seconds=float(service.assignment_wait_seconds),
+        assignment_wait_seconds=None if wait is None else float(wait),
         minor_version=service.interop.minor_version,
         interop=_interop(service),
     )

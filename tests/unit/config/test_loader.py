@@ -234,12 +234,34 @@ VALUE_FAULTS = {
     "another daemon's routes": (GOOD + "kernel:\n  route_protocol: 188\n", "found 188; 188 is ospf"),
     "relative socket": (GOOD + "control:\n  socket: run/x\n", "must be an absolute path, beginning with '/'"),
     "socket path too long": (GOOD + f"control:\n  socket: /{'x' * 107}\n", "at most 107 octets long"),
+    "tunnel named like the device of a cache": (
+        replaced("tgw-a", "0a640115"),
+        "tunnels[0].name: must not be 8 hexadecimal digits: the device towards the cache 10.100.1.21 has that name",
+    ),
     "interface name": (
         GOOD + "redirect:\n  interfaces: ['a b']\n",
-        "must be the name of a network interface",
+        "must be the name of a network interface, found 'a b'; "
+        "allowed: a letter, then up to 14 letters, digits, '.', '_' or '-'",
+    ),
+    "wait that is text": (
+        GOOD + "    assignment_wait_seconds: '9'\n",
+        "services[0].assignment_wait_seconds: must be a whole number, found '9'",
+    ),
+    "wait that is a fraction": (
+        GOOD + "    assignment_wait_seconds: 9.5\n",
+        "services[0].assignment_wait_seconds: must be a whole number",
+    ),
+    "wait of no time": (
+        GOOD + "    assignment_wait_seconds: 0\n",
+        "services[0].assignment_wait_seconds: must be at least 1, found 0",
     ),
     "table name": (GOOD + "kernel:\n  nft_table: 'a b'\n", "must be the name of an nftables table"),
     "device prefix": (GOOD + "kernel:\n  device_prefix: ''\n", "must be the beginning of a device name"),
+    "device prefix that leaves no room for a cache": (
+        GOOD + "kernel:\n  device_prefix: eightchr\n",
+        "allowed: 2 to 7 of a-z, 0-9 and '-', beginning with a letter; "
+        "the device of a cache adds 8 digits, and a name has at most 15 octets",
+    ),
     "empty file name": (GOOD + "state_directory: ''\n", "state_directory: must be a file name, found ''"),
     "no network": (
         replaced("[10.100.1.0/24]", "[caches]"),
@@ -329,7 +351,11 @@ RULES = {
     ),
     "never redirect anything": (
         GOOD + "redirect:\n  never: [0.0.0.0/0]\n",
-        "nothing would ever be redirected",
+        "redirect.never: nothing would ever be redirected",
+    ),
+    "never redirect anything, in two halves": (
+        GOOD + "redirect:\n  never: [0.0.0.0/1, 128.0.0.0/1]\n",
+        "r.yaml:14:10: redirect.never: nothing would ever be redirected",
     ),
     "interface twice": (
         GOOD + "redirect:\n  interfaces: [ens6, ens6]\n",
@@ -353,6 +379,46 @@ RULES = {
 @pytest.mark.parametrize(("text", "expected"), RULES.values(), ids=RULES)
 def test_a_rule_between_values_is_reported_at_its_place(text: str, expected: str) -> None:
     assert expected in only_problem_of(text).replace("bgp.keepalive_seconds", "bgp")
+
+
+@pytest.mark.parametrize(
+    "name", ["eth*", 'a"b;c', "0x1", "eth0@if3", "-eth0", ".", "..", "1", "éth0", "a/b", "a:b", "x" * 16]
+)
+def test_an_interface_name_that_is_more_than_a_name_is_refused(name: str) -> None:
+    line = only_problem_of(GOOD + f"redirect:\n  interfaces: ['{name}']\n")
+    assert "redirect.interfaces[0]: must be the name of a network interface" in line
+
+
+def test_interface_names_of_every_usual_kind_are_taken() -> None:
+    settings = config.parse(GOOD + "redirect:\n  interfaces: [eth0, ens6.100, br-a1b2, wg_0, enp0s31f6, x]\n")
+    assert settings.redirect.interfaces == ("eth0", "ens6.100", "br-a1b2", "wg_0", "enp0s31f6", "x")
+
+
+def test_the_longest_device_prefix_leaves_room_for_the_device_of_a_cache() -> None:
+    settings = config.parse(GOOD + "kernel:\n  device_prefix: sevenc-\n")
+    assert len(settings.kernel.device_prefix + "0a640115") == 15
+
+
+@pytest.mark.parametrize("name", ["0a64011", "0a6401155", "0a64-115", "tgw-aaaa", "0a64011g"])
+def test_a_tunnel_name_that_no_cache_can_have_is_taken(name: str) -> None:
+    assert config.parse(replaced("tgw-a", name)).tunnels[0].name == name
+
+
+def services_of(count: int) -> str:
+    items = "".join(f"  - {{service: {number}, group_list: [10.0.0.0/8]}}\n" for number in range(count))
+    return GOOD[: GOOD.index("services:")] + "services:\n" + items
+
+
+def test_there_are_at_most_as_many_services_as_slots() -> None:
+    assert len(config.parse(services_of(255)).services) == 255
+    line = only_problem_of(services_of(256))
+    assert "services: must have at most 255 entries" in line
+
+
+def test_the_wait_for_an_assignment_is_left_to_the_timers_unless_written() -> None:
+    assert config.parse(GOOD).services[0].assignment_wait_seconds is None
+    written = config.parse(GOOD + "    assignment_wait_seconds: 40\n")
+    assert written.services[0].assignment_wait_seconds == 40
 
 
 def test_a_wrong_router_id_is_not_reported_again_for_tunnels_that_take_it_over() -> None:
