@@ -134,9 +134,13 @@ def speaker_spec(config: Config) -> SpeakerSpec | None:
 
 
 def rib_policy(config: Config) -> RibPolicy:
-    """What may be learned: the accepted ranges, and nothing that covers a tunnel's own outer address."""
+    """What may be learned: the accepted ranges, and nothing that covers an end of a tunnel or an address of ours.
+
+    A route over such an address would pull WCCP, redirected packets or the tunnel's own into a tunnel.
+    """
     accepted = _accepted(config.bgp) if config.bgp is not None else ()
-    return RibPolicy(accepted, tuple(tunnel.remote for tunnel in config.tunnels))
+    ends = (address for tunnel in config.tunnels for address in (tunnel.remote, tunnel.local))
+    return RibPolicy(accepted, tuple(dict.fromkeys((*ends, *wccp_addresses(config)))))
 
 
 def _accepted(settings: Bgp) -> tuple[PrefixRule, ...]:

@@ -1,0 +1,138 @@
+"""From one configuration to the settings of each part: what is handed on, renamed, ordered or added."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+import pytest
+
+import config
+from bgp.rib import RefusalReason
+from wccpd import assemble
+from wccpd.protocol.settings import AssignmentPolicy
+from wccpd.wire.elements import ServiceKey
+from wccpd.wire.enums import ServiceType
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT = """\
+router:
+  id: 10.100.1.10
+  addresses: [10.101.2.10]
+tunnels:
+  - name: tgw-a
+    remote: 10.99.0.1
+    inside: 169.254.6.0/29
+  - name: tgw-b
+    local: 10.102.3.10
+    remote: 10.98.0.1
+    inside: 169.254.7.0/29
+bgp:
+  asn: 65010
+  peer_asn: 64512
+redirect:
+  interfaces: [ens6]
+kernel:
+  device_prefix: wx-
+  mark_shift: 8
+services:
+  - service: web-cache
+    group_list: [10.100.1.0/24]
+  - service: 70
+    group_list: [10.100.1.0/24]
+    assignment: router
+"""
+FIRST_NUMBER = 7
+
+
+def test_web_cache_is_standard_service_0_and_a_number_is_a_dynamic_service() -> None:
+    settings = assemble.engine_settings(config.parse(TEXT), FIRST_NUMBER)
+    assert [service.key for service in settings.services] == [
+        ServiceKey(ServiceType.STANDARD, 0),
+        ServiceKey(ServiceType.DYNAMIC, 70),
+    ]
+
+
+def test_service_0_by_number_is_not_the_web_cache() -> None:
+    loaded = config.parse(TEXT.replace("service: 70", "service: 0"))
+    assert len({assemble.service_key(service) for service in loaded.services}) == 2
+
+
+def test_the_engine_gets_the_router_id_first_and_the_number_it_starts_at() -> None:
+    settings = assemble.engine_settings(config.parse(TEXT), FIRST_NUMBER)
+    assert settings.router_id == IPv4Address("10.100.1.10")
+    assert settings.addresses == (IPv4Address("10.100.1.10"), IPv4Address("10.101.2.10"))
+    assert settings.first_number == FIRST_NUMBER
+    assert [service.policy for service in settings.services] == [
+        AssignmentPolicy.AUTO,
+        AssignmentPolicy.ROUTER,
+    ]
+
+
+def test_the_password_that_we_send_comes_before_the_previous_one(tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"sesame\n")
+    (tmp_path / "old").write_bytes(b"mustard\n")
+    text = TEXT + "    previous_password_file: old\n    password_file: new\n"
+    settings = assemble.engine_settings(config.parse(text, directory=tmp_path), FIRST_NUMBER)
+    assert [service.passwords for service in settings.services] == [(), (b"sesame", b"mustard")]
+
+
+def test_the_wait_for_an_assignment_is_left_to_the_timers_unless_written() -> None:
+    text = TEXT.replace("    assignment: router\n", "    assignment_wait_seconds: 40\n")
+    settings = assemble.engine_settings(config.parse(text), FIRST_NUMBER)
+    assert [service.assignment_wait_seconds for service in settings.services] == [None, 40.0]
+
+
+def test_the_plan_gets_services_in_their_order_and_marks_at_their_place() -> None:
+    policy = assemble.policy(config.parse(TEXT))
+    assert policy.services == (ServiceKey(ServiceType.STANDARD, 0), ServiceKey(ServiceType.DYNAMIC, 70))
+    assert policy.marks.mask == 0xFFFFFF00
+
+
+def test_tunnels_and_listed_interfaces_are_where_traffic_comes_in() -> None:
+    policy = assemble.policy(config.parse(TEXT))
+    assert policy.ingress == ("wx-tgw-a", "wx-tgw-b", "ens6")
+    assert [(device.name, device.local) for device in policy.tunnels] == [
+        ("wx-tgw-a", IPv4Address("10.100.1.10")),
+        ("wx-tgw-b", IPv4Address("10.102.3.10")),
+    ]
+
+
+def test_there_are_two_sessions_for_each_tunnel_over_its_own_device() -> None:
+    spec = assemble.speaker_spec(config.parse(TEXT))
+    assert spec is not None
+    assert [(str(peer.address), str(peer.local_address), peer.interface) for peer in spec.peers] == [
+        ("169.254.6.2", "169.254.6.1", "wx-tgw-a"),
+        ("169.254.6.3", "169.254.6.1", "wx-tgw-a"),
+        ("169.254.7.2", "169.254.7.1", "wx-tgw-b"),
+        ("169.254.7.3", "169.254.7.1", "wx-tgw-b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        pytest.param("10.99.0.0/24", id="remote end of a tunnel"),
+        pytest.param("10.102.3.0/24", id="local end of a tunnel"),
+        pytest.param("10.100.0.0/16", id="Router ID"),
+        pytest.param("10.101.2.0/28", id="further address of the router"),
+    ],
+)
+def test_no_learnt_prefix_may_cover_an_address_that_tunnels_or_wccp_use(prefix: str) -> None:
+    policy = assemble.rib_policy(config.parse(TEXT))
+    assert policy.refusal(IPv4Network(prefix)) is RefusalReason.COVERS_TUNNEL
+
+
+def test_a_spoke_beside_our_own_addresses_may_be_learnt() -> None:
+    policy = assemble.rib_policy(config.parse(TEXT))
+    assert policy.refusal(IPv4Network("10.100.2.0/24")) is None
+    assert policy.refusal(IPv4Network("11.0.0.0/16")) is RefusalReason.NOT_ACCEPTED
+
+
+def test_without_bgp_there_is_no_speaker_and_nothing_to_learn() -> None:
+    text = TEXT[: TEXT.index("tunnels:")] + TEXT[TEXT.index("redirect:") :]
+    loaded = config.parse(text)
+    assert assemble.speaker_spec(loaded) is None
+    assert assemble.rib_policy(loaded).refusal(IPv4Network("10.1.0.0/16")) is RefusalReason.NOT_ACCEPTED
