@@ -15,7 +15,7 @@ The choice: shortest AS path, then lowest MED (absent counts as 0, RFC 4271 sect
 neighbours left, as a set of tunnels. The two sessions of one Connect peer share a tunnel and are one way out.
 
 Refused, whatever gobgpd's import policy let through: the default route, a prefix outside the accepted ranges,
-a prefix that covers the outer address of a tunnel (its packets would chase themselves), a neighbour that we
+a prefix that covers an end of a tunnel or this router (its packets would chase themselves), a neighbour that we
 do not know, and more prefixes than `max_prefixes` from one neighbour.
 """
 
@@ -102,7 +102,7 @@ class RibPolicy:
 
     accepted: tuple[PrefixRule, ...]
     outer_addresses: tuple[IPAddress, ...] = ()
-    """Remote ends of the tunnels: no learned prefix may cover one."""
+    """Ends of the tunnels and addresses of this router: no learned prefix may cover one."""
     max_prefixes: int = 10_000
     """Most prefixes of one neighbour; AWS sends 5,000 at most."""
     settle_seconds: float = 5.0
