@@ -36,6 +36,10 @@ lint: setup ## ruff, mypy --strict, import contracts
 test: lint ## the whole test suite; what needs GRE devices runs in a VM where the kernel has none
 	$(SUDO) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: setup ## measure against the goals; prints a table, writes build/bench.json
+	@$(PYTHON) -m bench
+
 .PHONY: demo
 demo: setup ## the whole architecture on this machine; KEEP=1 leaves it running
 	@$(SUDO) $(PYTHON) -m lab demo $(if $(KEEP),--keep)
