@@ -1,17 +1,18 @@
 """What a GRE device should look like, and what one looks like: frozen values, no kernel.
 
 Two kinds are built: a tunnel to the Transit Gateway (plain, with an inside address) and the redirect device
-towards one cache (an output key, no address: the key's 4 octets become the redirect header on the way out,
+towards one cache (an output key: the key's 4 octets become the redirect header on the way out,
 and without an input key the device takes back what the cache returns, as 0x883E or as plain GRE).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv4Interface
+    from ipaddress import IPv4Address
 
 MAX_DEVICE_NAME = 15
 """IFNAMSIZ less its NUL."""
@@ -82,5 +83,15 @@ def redirect_device_name(prefix: str, cache: IPv4Address) -> str:
 
 
 def redirect_device(prefix: str, router_id: IPv4Address, cache: IPv4Address) -> GreDevice:
-    """The redirect device towards `cache`; its outer source is the Router ID, which caches match on."""
-    return GreDevice(redirect_device_name(prefix, cache), router_id, cache, output_key=REDIRECT_KEY)
+    """The redirect device towards `cache`; its outer source is the Router ID, which caches match on.
+
+    It carries the Router ID as an address too: on a device without any, the kernel treats loose reverse-path
+    filtering as strict (`__fib_validate_source`, net/ipv4/fib_frontend.c) and drops what the cache returns.
+    """
+    return GreDevice(
+        redirect_device_name(prefix, cache),
+        router_id,
+        cache,
+        output_key=REDIRECT_KEY,
+        addresses=(IPv4Interface(router_id),),
+    )

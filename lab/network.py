@@ -99,8 +99,9 @@ def _end_processes(namespace: str) -> None:
 def build(topology: Topology) -> None:
     """Make the whole network. What is left of an earlier lab is removed first."""
     remove_all()
+    routers = {router.name for router in topology.routers}
     for node in topology.nodes:
-        _make_node(node)
+        _make_node(node, is_router=node.name in routers)
     for segment in topology.segments:
         _make_segment(segment)
     for node in topology.nodes:
@@ -108,9 +109,12 @@ def build(topology: Topology) -> None:
     _make_transit_gateway_tunnels(topology)
 
 
-def _make_node(node: Node) -> None:
+def _make_node(node: Node, *, is_router: bool) -> None:
     execute(["ip", "netns", "add", node.namespace])
     sysctls = NODE_SYSCTLS | {"net.ipv4.ip_forward": str(int(node.forwards))}
+    if is_router:
+        # Common hardening, which the router's own devices must overrule for themselves.
+        sysctls["net.ipv4.conf.all.rp_filter"] = "1"
     execute(in_namespace(node, ["sysctl", "-q", "-w", *(f"{key}={value}" for key, value in sysctls.items())]))
     _ip_batch(node.namespace, ["link set lo up", *(f"address add {a} dev lo" for a in node.loopback)])
 
