@@ -457,11 +457,15 @@ def test_buckets_past_the_list_of_caches_stay_unassigned() -> None:
     assert stage.group.bucket_owners == (FIRST, *(None,) * 6, FIRST) * 32
 
 
-def test_an_assignment_that_gives_nothing_to_anybody_leaves_everything_unassigned() -> None:
-    stage, first, _ = assigned(Stage())
+@pytest.mark.parametrize(
+    ("policy", "owners"), [(AssignmentPolicy.AUTO, {FIRST, SECOND}), (AssignmentPolicy.CACHE, {None})]
+)
+def test_an_assignment_that_gives_nothing_to_anybody_counts_where_the_caches_alone_decide(
+    policy: AssignmentPolicy, owners: set[IPv4Address | None]
+) -> None:
+    stage, first, _ = assigned(Stage(policy=policy))
     stage.send(first, assignment_of(first, (FIRST, SECOND), b"\xff" * 256))
-    assert set(stage.group.bucket_owners) == {None}
-    assert stage.group.assigned_by is AssignedBy.NOBODY
+    assert set(stage.group.bucket_owners) == owners
 
 
 def test_an_assignment_whose_buckets_all_use_the_alternate_hash_is_taken() -> None:
@@ -473,8 +477,9 @@ def test_an_assignment_whose_buckets_all_use_the_alternate_hash_is_taken() -> No
 
 def test_an_assignment_without_caches_assigns_nothing() -> None:
     stage, first, _ = assigned(Stage())
-    stage.send(first, assignment_of(first, (), bytes(256)))
-    assert set(stage.group.bucket_owners) == {None}
+    before = stage.group.bucket_owners
+    assert reason(stage.send(first, assignment_of(first, (), bytes(256)))) is Refusal.ASSIGNS_NOBODY
+    assert stage.group.bucket_owners == before
 
 
 # State: what only a router says

@@ -52,7 +52,7 @@ class Memory:
         fresh = type(router)(router.settings)
         try:
             restore(fresh, loaded.state, now, members=members)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ArithmeticError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             warning = self._file.set_aside(f"{type(error).__name__}: {error}")
             log.warning("state_not_resumed", reason=warning)
             return "nothing"

@@ -89,7 +89,9 @@ class WccpSpeaker:
         for output in outputs:
             match output:
                 case Send(datagram, local, remote, port):
-                    self._sockets[local].send(datagram, remote, port)
+                    sock = self._sockets.get(local)
+                    if sock is not None:
+                        sock.send(datagram, remote, port)
                 case Refused():
                     self._refuse(output, now)
                 case _:

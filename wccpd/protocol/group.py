@@ -1,11 +1,11 @@
 """One service group: its members, its numbers, its assignment.
 
 Life of a group. Each HERE_I_AM is answered by an I_SEE_YOU with a fresh Receive ID; the cache that echoes it
-becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the
-service (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none comes in time, the router
-assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the others cover its buckets
-at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When the last cache has
-left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the service
+(draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
+comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
+others cover its buckets at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When
+the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -201,6 +201,9 @@ class Group:
             return fault
         received = redirect_assign.table(message, self.usable)
         assert received is not None
+        if not is_assigned(received) and self.settings.policy is AssignmentPolicy.AUTO:
+            # It leaves everything uninspected: no reason to give up the router's own patience.
+            return Fault(Refusal.ASSIGNS_NOBODY, "it gives no bucket to a cache that is usable here")
         self.key = redirect_assign.component(message).key
         self.designated = source
         self.assign_at = self.flush_at = None

@@ -28,7 +28,6 @@ class Refusal(StrEnum):
     UNEXPECTED_MESSAGE = "unexpected_message"
     BAD_CACHE_ADDRESS = "bad_cache_address"
     SOURCE_MISMATCH = "source_mismatch"
-    WRONG_DESTINATION = "wrong_destination"
     DEFINITION_DIFFERS = "definition_differs"
     GROUP_FULL = "group_full"
     NOT_A_USABLE_CACHE = "not_a_usable_cache"
@@ -38,6 +37,7 @@ class Refusal(StrEnum):
     WRONG_ASSIGNMENT_METHOD = "wrong_assignment_method"
     ROUTER_ASSIGNS = "router_assigns"
     COMMAND_ADDRESS_MISMATCH = "command_address_mismatch"
+    ASSIGNS_NOBODY = "assigns_nobody"
     TOO_OFTEN = "too_often"
     TOO_MANY_VALUES = "too_many_values"
     VERSION_NOT_SPOKEN = "version_not_spoken"
@@ -98,7 +98,7 @@ class CacheIncompatible:
 
 @dataclass(frozen=True, slots=True)
 class CacheLost:
-    """A cache fell silent or said goodbye; its buckets have been covered."""
+    """A cache fell silent, said goodbye or asks for what we do not offer; buckets that it had are covered."""
 
     service: ServiceKey
     cache: IPv4Address

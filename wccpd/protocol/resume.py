@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from wccpd.protocol.capability import Selection
 from wccpd.protocol.group import NO_KEY, next_number
 from wccpd.protocol.membership import Member
-from wccpd.protocol.settings import Timers
+from wccpd.protocol.settings import AssignmentPolicy, Timers
 from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
 from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import (
+    PORTS,
     AssignmentMethod,
     ForwardingMethod,
     PacketReturnMethod,
@@ -144,7 +145,8 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     number = _number(item["change_number"])
     group.change_number = number if members else next_number(number)
     group.receive_id = _number(item["receive_id"])
-    group.router_had_to_assign = bool(item["router_had_to_assign"])
+    auto = group.settings.policy is AssignmentPolicy.AUTO
+    group.router_had_to_assign = auto and bool(item["router_had_to_assign"])
     group.known_dual_valid = {IPv4Address(text): bool(form) for text, form in item["dual_valid"].items()}
     definition = item["definition"]
     if not members or definition is None or not item["members"]:
@@ -152,32 +154,41 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     group.definition = ServiceInfo(
         ServiceType(item["service_type"]),
         int(item["service_id"]),
-        int(definition["priority"]),
-        int(definition["protocol"]),
-        ServiceFlags(definition["flags"]),
-        tuple(int(port) for port in definition["ports"]),
+        _within(definition["priority"], 0, 0xFF),
+        _within(definition["protocol"], 0, 0xFF),
+        ServiceFlags(_within(definition["flags"], 0, 0xFFFFFFFF)),
+        tuple(_within(port, 0, 0xFFFF) for port in definition["ports"]),
     )
-    restored = [_restore_member(saved, group.definition, now) for saved in item["members"]]
-    group.members = {member.address: member for member in restored}
+    if len(group.definition.ports) != PORTS:
+        raise ValueError(f"{len(group.definition.ports)} ports")
+    restored = [_restore_member(saved, group, group.definition, now) for saved in item["members"]]
+    group.members = {member.address: member for member in restored if _fits(member, group)}
+    if not group.members:
+        group.definition = None
+        return
     if any(member.multicast for member in restored):
         group.multicast_at = now
-    group.fixed = restored[0].selection
+    group.fixed = next(iter(group.members.values())).selection
     table = _restore_table(item["table"])
     group.table = table.with_owners(_owners(item, group, len(table.owners)))
     group.assigned_by = AssignedBy(item["assigned_by"]) if is_assigned(group.table) else AssignedBy.NOBODY
     group.designated = IPv4Address(item["designated"]) if item["designated"] is not None else None
     address, change_number = item["key"]
     group.key = AssignmentKey(IPv4Address(address), int(change_number)) if change_number else NO_KEY
-    if group.assigned_by is AssignedBy.NOBODY:
+    if group.assigned_by is AssignedBy.NOBODY and group.settings.policy is AssignmentPolicy.AUTO:
         wait = group.settings.assignment_wait_seconds
         group.assign_at = now + (group.timers.assignment_wait_seconds if wait is None else wait)
+    elif group.settings.policy is AssignmentPolicy.CACHE:
+        # Whether a change was pending is not known: the assignment must be renewed or goes.
+        group.flush_at = now + group.timers.flush_seconds
 
 
-def _restore_member(saved: State, service: ServiceInfo, now: float) -> Member:
+def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float) -> Member:
     address = IPv4Address(saved["address"])
     forwarding, assignment, packet_return = saved["selection"]
-    weight, status = int(saved["weight"]), int(saved["status"])
+    weight, status = _within(saved["weight"], 0, 0xFFFF), _within(saved["status"], 0, 0xFFFF)
     transmit, timeout_scale, ra_timer_scale = saved["timers"]
+    local = IPv4Address(saved["local"]) if saved["local"] is not None else None
     # The element is echoed until its next HERE_I_AM brings the real one; Squid in mask mode measures it.
     sets = tuple(MaskValueSet(Mask(*_addresses(mask))) for mask in saved["masks"])
     data: HashAssignment | MaskAssignment = MaskAssignment(sets, weight, status)
@@ -192,17 +203,17 @@ def _restore_member(saved: State, service: ServiceInfo, now: float) -> Member:
             ForwardingMethod(forwarding),
             AssignmentMethod(assignment),
             PacketReturnMethod(packet_return),
-            Timers(float(transmit), int(timeout_scale), int(ra_timer_scale)),
+            _timers(transmit, timeout_scale, ra_timer_scale),
         ),
         dual_valid=bool(saved["dual_valid"]),
         minor_version=int(saved["minor_version"]),
         negotiates_timers=bool(saved["negotiates_timers"]),
-        multicast=bool(saved["multicast"]),
+        multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
         resumed_id=_number(saved["receive_id"]),
         routers=tuple(IPv4Address(text) for text in saved["routers"]),
-        local=IPv4Address(saved["local"]) if saved["local"] is not None else None,
-        port=int(saved["port"]),
+        local=local if local in group.addresses else None,
+        port=_within(saved["port"], 1, 0xFFFF),
         last_heard=now,
         last_echo=now,
         usable_since=now,
@@ -237,7 +248,29 @@ def _owners(item: State, group: Group, expected: int) -> tuple[IPv4Address | Non
     return tuple(owner if owner in group.members else None for owner in owners)
 
 
-def _number(value: Any) -> int:  # noqa: ANN401 - straight from JSON
-    if not isinstance(value, int) or not 1 <= value <= 0xFFFFFFFF:
-        raise ValueError(f"{value!r} is no Receive ID or change number")
+def _fits(member: Member, group: Group) -> bool:
+    """Whether the configuration of today would still let the member be what it was."""
+    settings, selection = group.settings, member.selection
+    listed = not settings.group_list or any(member.address in network for network in settings.group_list)
+    offered = (
+        selection.forwarding & settings.forwarding
+        and selection.assignment & settings.assignment
+        and selection.packet_return & settings.packet_return
+    )
+    return listed and bool(offered) and member.address not in group.addresses
+
+
+def _timers(transmit_seconds: float, timeout_scale: int, ra_timer_scale: int) -> Timers:
+    if not 0.1 <= transmit_seconds <= 66:
+        raise ValueError(f"a TRANSMIT_T of {transmit_seconds} s")
+    return Timers(float(transmit_seconds), _within(timeout_scale, 1, 0xFF), _within(ra_timer_scale, 1, 0xFF))
+
+
+def _within(value: Any, low: int, high: int) -> int:  # noqa: ANN401 - straight from JSON
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not within {low} and {high}")
     return value
+
+
+def _number(value: Any) -> int:  # noqa: ANN401 - straight from JSON
+    return _within(value, 1, 0xFFFFFFFF)

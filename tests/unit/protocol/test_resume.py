@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from tests.support.stage import FIRST, SECOND, Stage
+from tests.support.stage import FIRST, ROUTER_ID, SECOND, SECOND_ADDRESS, Stage
 from wccpd.protocol.outputs import CacheLost, Send
 from wccpd.protocol.resume import dump, restore
 from wccpd.protocol.router import Router
+from wccpd.protocol.settings import AssignmentPolicy
 from wccpd.protocol.view import AssignedBy, CacheState
+from wccpd.wire.enums import ForwardingMethod
 
 
 def restarted(stage: Stage, *, members: bool = True) -> None:
@@ -83,6 +86,8 @@ def test_after_a_reboot_only_the_numbers_and_what_was_learnt_are_resumed() -> No
         {"assigned_by": "somebody"},
         {"members": [{"address": "10.0.0.1"}]},
         {"key": ["10.0.0.1"]},
+        {"definition": {"priority": 999, "protocol": 0, "flags": 0, "ports": [0] * 8}},
+        {"definition": {"priority": 0, "protocol": 0, "flags": 0, "ports": [1]}},
     ],
 )
 def test_a_damaged_state_is_refused_with_an_ordinary_error(damage: dict[str, object]) -> None:
@@ -105,3 +110,63 @@ def test_groups_that_are_no_longer_configured_are_left_out() -> None:
     restore(fresh, state, 0.0)
     assert fresh.view().groups[0].caches == ()
     assert IPv4Address(FIRST) not in next(iter(fresh.groups.values())).members
+
+
+def test_a_damaged_member_is_refused_with_an_ordinary_error() -> None:
+    for damage in ({"timers": [float("inf"), 1, 1]}, {"port": 0}, {"weight": 70000}, {"timers": [10, 0, 1]}):
+        stage = Stage()
+        stage.joined(FIRST)
+        state = dump(stage.router)
+        state["groups"][0]["members"][0].update(damage)
+        with pytest.raises(ValueError, match=r"within|TRANSMIT_T"):
+            restore(Router(stage.router.settings), json.loads(json.dumps(state)), 0.0)
+
+
+def reconfigured(stage: Stage, **changes: object) -> Stage:
+    """The same memory in a router with other settings of its one service."""
+    other = Stage(**changes)
+    restore(other.router, json.loads(json.dumps(dump(stage.router))), stage.now)
+    other.now, other.caches = stage.now, stage.caches
+    return other
+
+
+def test_a_member_that_the_new_configuration_would_not_let_in_is_not_resumed() -> None:
+    stage = Stage()
+    stage.joined(FIRST)
+    for changes in ({"group_list": (IPv4Network("192.0.2.0/24"),)}, {"forwarding": ForwardingMethod.L2}):
+        other = reconfigured(stage, **changes)
+        assert other.group.caches == ()
+        assert other.group.definition is None
+
+
+def test_an_address_that_is_no_longer_ours_is_not_sent_from() -> None:
+    stage = Stage()
+    cache = stage.cache(FIRST)
+    for _ in range(3):
+        stage.send(cache, cache.here_i_am(), local=SECOND_ADDRESS)
+        stage.wait(10)
+    state = json.loads(json.dumps(dump(stage.router)))
+    settings = replace(stage.router.settings, addresses=(ROUTER_ID,))
+    stage.router = Router(settings)
+    restore(stage.router, state, stage.now)
+    assert not [output for output in stage.wait(26) if isinstance(output, Send)]
+
+
+def test_a_group_that_no_longer_meets_at_a_multicast_address_answers_nobody_there() -> None:
+    group = IPv4Address("239.192.0.5")
+    stage = Stage(group_address=group)
+    stage.caches[group] = cache = stage.cache(FIRST)
+    for _ in range(3):
+        stage.send(cache, cache.here_i_am(), local=group)
+        stage.wait(10)
+    other = reconfigured(stage)
+    assert not [output for output in other.wait(20) if isinstance(output, Send)]
+
+
+def test_policy_cache_is_never_assigned_to_by_the_router_after_a_restart() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.live(40, cache)
+    other = reconfigured(stage, policy=AssignmentPolicy.CACHE)
+    other.live(60, cache)
+    assert other.group.assigned_by is AssignedBy.NOBODY

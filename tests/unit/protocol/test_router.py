@@ -256,6 +256,14 @@ def test_an_assignment_of_a_cache_that_is_not_usable_is_refused() -> None:
     assert reason(stage.send(cache, cache.redirect_assign((FIRST,)))) is Refusal.NOT_A_USABLE_CACHE
 
 
+def test_an_assignment_that_assigns_nobody_does_not_end_the_routers_patience() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    assert reason(stage.send(cache, cache.redirect_assign((SECOND,)))) is Refusal.ASSIGNS_NOBODY
+    stage.live(40, cache)
+    assert stage.group.assigned_by is AssignedBy.ROUTER
+
+
 # The ladder
 
 
