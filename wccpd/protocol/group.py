@@ -179,16 +179,22 @@ class Group:
         for member in members:
             member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
 
+    def sends_aside(self, member: Member) -> None:
+        """The same for an I_SEE_YOU to another place than the one that the member echoes from."""
+        self.receive_id = next_number(self.receive_id)
+        member.sent_aside(self.receive_id)
+
     def shown(self) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
         return self.change_number, self.key, self.table, self.definition, self.fixed, self.members_revision
 
-    def withheld_answer(self, member: Member, now: float) -> Fault | None:
+    def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
         unusable = member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
         if unusable and member.expected_ids and not self.settings.interop.answer_unusable:
             return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
-        if not member.limit.allows(now):
+        limit = member.aside_limit if aside else member.limit
+        if not limit.allows(now):
             return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
         return None
 

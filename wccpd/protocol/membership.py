@@ -57,6 +57,11 @@ class Member:
     expected_ids: tuple[int, ...] = ()
     """Receive IDs that count as an echo, newest first: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since.
     A Squid never reads the query, so the older one must stay good."""
+    aside_ids: tuple[int, ...] = ()
+    """Receive IDs of answers that went elsewhere than to `place`, newest first; they count as an echo too."""
+    place: tuple[IPv4Address, int] | None = None
+    """Our address that it last echoed to, and its source port. An old HERE_I_AM of its, sent again by somebody
+    from another port, must neither divert the answers nor make what the cache itself will echo stale."""
     minor_version: int = 0
     """Minor version of the answers to it."""
     negotiates_timers: bool = False
@@ -64,6 +69,7 @@ class Member:
     multicast: bool = False
     """It speaks to the group address and is answered there."""
     limit: AnswerLimit = field(default_factory=AnswerLimit)
+    aside_limit: AnswerLimit = field(default_factory=AnswerLimit)
     resumed_id: int | None = None
     """After a restart: the last Receive ID known to have been sent; see `is_echo`."""
     routers: tuple[IPAddress, ...] = ()
@@ -91,7 +97,7 @@ class Member:
         """
         if receive_id == 0:
             return False
-        if receive_id in self.expected_ids:
+        if receive_id in self.expected_ids or receive_id in self.aside_ids:
             return True
         if self.resumed_id is None:
             return False
@@ -102,6 +108,10 @@ class Member:
         self.expected_ids = (receive_id, *self.expected_ids[: accepted - 1])
         self.resumed_id = None
         self.unechoed += 1
+
+    def sent_aside(self, receive_id: int) -> None:
+        """Note an I_SEE_YOU to another place than the one that the cache echoes from."""
+        self.aside_ids = (receive_id, *self.aside_ids[: MAX_ASIDE - 1])
 
     def queried(self, receive_id: int) -> None:
         """Note a REMOVAL_QUERY on its way to the cache."""
@@ -131,5 +141,7 @@ class Member:
         return Rung.DUAL_VALID if self.dual_valid else Rung.STANDARD
 
 
+MAX_ASIDE = 4
+"""Answers to other places that may still be echoed: a cache that was restarted on another port needs one."""
 RESUME_WINDOW = 4096
 """Receive IDs past the saved one that a resumed cache may echo: ten minutes of 32 caches at 5 a second."""

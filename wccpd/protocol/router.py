@@ -176,20 +176,27 @@ class Router:
         if isinstance(admitted, Fault):
             return _refused(admitted, origin, group.settings.key)
         member = group.members[origin.address]
-        member.multicast = origin.local == group.settings.group_address
-        member.local = self.settings.router_id if member.multicast else origin.local
-        member.port = origin.port
+        place = origin.local, origin.port
+        aside = member.ever_echoed and member.place not in (None, place) and not member.is_echo(echoed)
+        if not aside:
+            member.place = place
+            member.multicast = origin.local == group.settings.group_address
+            member.local = self.settings.router_id if member.multicast else origin.local
+            member.port = origin.port
         events = group.here_i_am(message, echoed, member, now)
-        if member.multicast:
+        if origin.local == group.settings.group_address:
             return (*admitted, *events)
-        withheld = group.withheld_answer(member, now)
+        withheld = group.withheld_answer(member, now, aside=aside)
         if withheld is not None:
             return (*admitted, *events, *_refused(withheld, origin, group.settings.key))
+        if aside:
+            group.sends_aside(member)
+        else:
+            group.sends(member)
         return (*admitted, *events, self._answer(group, member, origin))
 
     def _answer(self, group: Group, member: Member, origin: _Origin) -> Send:
         """The I_SEE_YOU, to the exact source and from the very address that was asked."""
-        group.sends(member)
         password = _own_password(group.settings)
         if member.state is CacheState.SHUTDOWN:
             message = answers.i_see_you(group, (member,))

@@ -169,6 +169,49 @@ def test_unknown_services_and_messages_for_caches_are_refused() -> None:
     assert reason(stage.send(cache, send.datagram)) is Refusal.UNEXPECTED_MESSAGE
 
 
+def test_an_old_message_sent_again_from_another_port_does_not_evict_a_healthy_cache() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    old = cache.here_i_am()
+    stage.hello(cache)
+    for _ in range(12):
+        outputs = stage.router.receive(old, FIRST, 4444, ROUTER_ID, stage.now)
+        assert [send.remote_port for send in only(outputs, Send)] == [4444]
+        stage.wait(5)
+        (send,) = only(stage.hello(cache), Send)
+        assert send.remote_port == 2048
+        stage.wait(5)
+    assert stage.state(FIRST) is CacheState.USABLE
+    stage.wait(26)
+    assert cache.queried is not None, "the query goes to the cache, not to the stranger's port"
+
+
+def test_a_flood_of_old_messages_from_another_port_does_not_use_up_the_caches_answers() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    old = cache.here_i_am()
+    stage.hello(cache)
+    for _ in range(6):
+        for _ in range(100):
+            stage.router.receive(old, FIRST, 4444, ROUTER_ID, stage.now)
+        stage.wait(10)
+        assert only(stage.hello(cache), Send)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
+def test_a_cache_that_comes_back_on_another_port_is_answered_there() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    cache.last = None
+    for _ in range(3):
+        stage.wait(5)
+        (send,) = only(stage.router.receive(cache.here_i_am(), FIRST, 5555, ROUTER_ID, stage.now), Send)
+        assert send.remote_port == 5555
+        cache.hear(send)
+    stage.wait(29)
+    assert stage.state(FIRST) is CacheState.USABLE
+
+
 # Assignment
 
 
