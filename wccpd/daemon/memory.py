@@ -23,6 +23,17 @@ log = structlog.get_logger("wccpd.memory")
 SAVE_SECONDS = 5.0
 """At most so old is the saved memory; the Receive IDs in it are allowed to be (`Member.is_echo`)."""
 
+UNBELIEVABLE = (
+    ArithmeticError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+)
+"""What `restore` raises at a state that no `dump` made."""
+
 
 class Memory:
     """The state file and the decision about it."""
@@ -47,12 +58,12 @@ class Memory:
             log.warning("state_not_resumed", reason=loaded.warning)
         if loaded.state is None:
             return "nothing"
-        young = loaded.same_boot and loaded.age_seconds <= Timers().removal_seconds
+        young = loaded.same_boot and 0 <= loaded.age_seconds <= Timers().removal_seconds
         members = young or (loaded.same_boot and is_redirecting(observed))
         fresh = type(router)(router.settings)
         try:
             restore(fresh, loaded.state, now, members=members)
-        except (ArithmeticError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except UNBELIEVABLE as error:
             warning = self._file.set_aside(f"{type(error).__name__}: {error}")
             log.warning("state_not_resumed", reason=warning)
             return "nothing"

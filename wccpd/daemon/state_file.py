@@ -64,7 +64,7 @@ class StateFile:
             same_boot = document["boot_id"] == _boot_id()
             age = now - float(document["saved_at"]) if same_boot else 0.0
             return Loaded(dict(document["engine"]), age, same_boot)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
             return Loaded(None, warning=self.set_aside(f"{type(error).__name__}: {error}"))
 
     def set_aside(self, fault: str) -> str:

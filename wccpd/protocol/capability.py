@@ -66,6 +66,11 @@ def judge(
     selection = _selected(capabilities or Capabilities())
     if isinstance(selection, Incompatible):
         return selection
+    return unserved(selection, settings, fixed) or selection
+
+
+def unserved(selection: Selection, settings: ServiceSettings, fixed: Selection | None) -> Incompatible | None:
+    """Why a group with these settings cannot serve a selection; None when it can."""
     assignment = settings.assignment if fixed is None else fixed.assignment
     kinds: tuple[tuple[str, IntFlag, IntFlag], ...] = (
         ("forwarding", selection.forwarding, settings.forwarding),
@@ -76,7 +81,7 @@ def judge(
         if selected.value.bit_count() != 1 or selected & offered == 0:
             wanted = method_name(selected)
             return Incompatible(f"it asks for {kind} {wanted}, this group offers {method_name(offered)}")
-    return _timer_fault(selection.timers, settings.timer_offer, fixed) or selection
+    return _timer_fault(selection.timers, settings.timer_offer, fixed)
 
 
 def _selected(capabilities: Capabilities) -> Selection | Incompatible:

@@ -10,7 +10,7 @@ the last cache has left, definition, method, timers, assignment and key are forg
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
 
-Two rules. Every change of the usable caches goes through `_membership_changed`; every new table goes through
+Two rules. Every change of the usable caches goes through `membership_changed`; every new table goes through
 `_replace`. This file knows no datagram, no password and no other group: `router` does.
 """
 
@@ -279,7 +279,7 @@ class Group:
         return (
             *changed,
             CacheUsable(self.settings.key, member.address),
-            *self._membership_changed(now, f"{member.address} joined"),
+            *self.membership_changed(now, f"{member.address} joined"),
         )
 
     def _fix(self, selection: Selection, now: float, *, others: bool) -> tuple[Event, ...]:
@@ -295,7 +295,7 @@ class Group:
         if not changed_method:
             return ()
         reason = "the only cache selected another assignment method"
-        return *self._flush(reason), *self._membership_changed(now, reason)
+        return *self._flush(reason), *self.membership_changed(now, reason)
 
     # -- time ----------------------------------------------------------------------------------------
 
@@ -372,17 +372,22 @@ class Group:
         if self.key.address == member.address:
             self.key = NO_KEY
             self.designated = None
-        return lost, *self._membership_changed(now, f"{member.address} left: {reason}")
+        return lost, *self.membership_changed(now, f"{member.address} left: {reason}")
 
-    def _membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
+    def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
+        """Note that a cache became usable or is no longer."""
         self.change_number = next_number(self.change_number)
-        weights = self._weights()
-        if not weights:
+        if not self.usable:
             self.fixed = None
             self.assign_at = self.flush_at = None
             return self._replace(HashTable(), AssignedBy.NOBODY, reason)
+        return self.await_assignment(now, reason)
+
+    def await_assignment(self, now: float, reason: str) -> tuple[Event, ...]:
+        """Want a new assignment, from whom the policy says; until it comes, cover what nobody usable owns."""
         if self.settings.policy is AssignmentPolicy.ROUTER or self.router_had_to_assign:
             return self._router_assigns(reason)
+        weights = self._weights()
         if self.settings.policy is AssignmentPolicy.AUTO:
             wait = self.settings.assignment_wait_seconds
             self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)

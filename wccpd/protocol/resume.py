@@ -9,11 +9,13 @@ Times are left out: a file is only resumed when it is young (`daemon.app` decide
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from wccpd.protocol.capability import Selection
-from wccpd.protocol.group import NO_KEY, next_number
+from wccpd.protocol import answers
+from wccpd.protocol.capability import Selection, unserved
+from wccpd.protocol.group import next_number
 from wccpd.protocol.membership import Member
 from wccpd.protocol.settings import AssignmentPolicy, Timers
 from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
@@ -30,6 +32,7 @@ from wccpd.wire.enums import (
 )
 from wccpd.wire.identity import HashAssignment, MaskAssignment, WebCacheIdentity
 from wccpd.wire.masks import Mask, MaskValueSet, Value
+from wccpd.wire.messages import encode_message
 
 if TYPE_CHECKING:
     from wccpd.protocol.group import Group
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 NOBODY = -1
+MAY_HAVE_ASSIGNED = {
+    AssignmentPolicy.AUTO: {AssignedBy.CACHE, AssignedBy.ROUTER},
+    AssignmentPolicy.CACHE: {AssignedBy.CACHE, AssignedBy.NOBODY},
+    AssignmentPolicy.ROUTER: {AssignedBy.ROUTER},
+}
+"""By whom a resumed assignment may be, for the group to want no other."""
 
 
 def dump(router: Router) -> State:
@@ -56,8 +65,8 @@ def restore(router: Router, state: State, now: float, *, members: bool = True) -
         members: False to restore the numbers alone, e.g. after a reboot, when no cache is known to live.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError: `state` was not made by `dump`. The router is then half restored
-            and must be thrown away.
+        ValueError, KeyError, TypeError, IndexError, AttributeError: `state` was not made by `dump`. The router is
+            then half restored and must be thrown away.
     """
     for item in state["groups"]:
         for key, group in router.groups.items():
@@ -80,6 +89,7 @@ def _dump_group(group: Group) -> State:
         "assigned_by": group.assigned_by.value,
         "designated": str(group.designated) if group.designated is not None else None,
         "key": [str(group.key.address), group.key.change_number],
+        "renewal_pending": group.assign_at is not None or group.flush_at is not None,
         "router_had_to_assign": group.router_had_to_assign,
         "dual_valid": {str(address): form for address, form in group.known_dual_valid.items()},
         "members": [
@@ -161,26 +171,46 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     )
     if len(group.definition.ports) != PORTS:
         raise ValueError(f"{len(group.definition.ports)} ports")
-    restored = [_restore_member(saved, group, group.definition, now) for saved in item["members"]]
-    group.members = {member.address: member for member in restored if _fits(member, group)}
+    for saved in item["members"]:
+        member = _restore_member(saved, group, group.definition, now)
+        if _fits(member, group):
+            group.members[member.address] = member
+            group.fixed = group.fixed or member.selection
     if not group.members:
         group.definition = None
         return
-    if any(member.multicast for member in restored):
+    if any(member.multicast for member in group.members.values()):
         group.multicast_at = now
-    group.fixed = next(iter(group.members.values())).selection
+    _restore_assignment(group, item, now)
+    _try_answers(group)
+
+
+def _restore_assignment(group: Group, item: State, now: float) -> None:
     table = _restore_table(item["table"])
-    group.table = table.with_owners(_owners(item, group, len(table.owners)))
+    if isinstance(table, HashTable) is not (group.method is AssignmentMethod.HASH):
+        raise ValueError(f"a table of another method than {group.method.name}")
+    group.table = table.with_owners(_owners(item, len(table.owners)))
     group.assigned_by = AssignedBy(item["assigned_by"]) if is_assigned(group.table) else AssignedBy.NOBODY
-    group.designated = IPv4Address(item["designated"]) if item["designated"] is not None else None
+    designated = IPv4Address(item["designated"]) if item["designated"] is not None else None
     address, change_number = item["key"]
-    group.key = AssignmentKey(IPv4Address(address), int(change_number)) if change_number else NO_KEY
-    if group.assigned_by is AssignedBy.NOBODY and group.settings.policy is AssignmentPolicy.AUTO:
-        wait = group.settings.assignment_wait_seconds
-        group.assign_at = now + (group.timers.assignment_wait_seconds if wait is None else wait)
-    elif group.settings.policy is AssignmentPolicy.CACHE:
-        # Whether a change was pending is not known: the assignment must be renewed or goes.
-        group.flush_at = now + group.timers.flush_seconds
+    if designated in group.members and change_number:
+        group.designated = designated
+        group.key = AssignmentKey(IPv4Address(address), _number(change_number))
+    owners = {owner for owner in group.table.owners if owner is not None}
+    if len(group.members) < len(item["members"]) or not owners <= group.members.keys():
+        group.membership_changed(now, "not everybody was resumed")
+    elif bool(item["renewal_pending"]) or group.assigned_by not in MAY_HAVE_ASSIGNED[group.settings.policy]:
+        group.await_assignment(now, "resumed")
+
+
+def _try_answers(group: Group) -> None:
+    """Make what every member will be sent, so that no value that cannot be sent is believed."""
+    for member in group.members.values():
+        for message in (answers.i_see_you(group, (member,)), answers.removal_query(group, member)):
+            try:
+                encode_message(message, dual_valid=member.dual_valid)
+            except (struct.error, OverflowError) as error:
+                raise ValueError(f"{member.address} could not be answered: {error}") from error
 
 
 def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float) -> Member:
@@ -206,7 +236,7 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
             _timers(transmit, timeout_scale, ra_timer_scale),
         ),
         dual_valid=bool(saved["dual_valid"]),
-        minor_version=int(saved["minor_version"]),
+        minor_version=_within(saved["minor_version"], 0, group.settings.minor_version),
         negotiates_timers=bool(saved["negotiates_timers"]),
         multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
@@ -222,7 +252,7 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
 
 def _restore_table(saved: State) -> Table:
     if "alternate" in saved:
-        return HashTable(alternate=frozenset(int(bucket) for bucket in saved["alternate"]))
+        return HashTable(alternate=frozenset(_within(bucket, 0, 0xFF) for bucket in saved["alternate"]))
     sets = tuple(
         MaskValueSet(
             Mask(*_addresses(each["mask"])), tuple(Value(*_addresses(row)) for row in each["values"])
@@ -236,28 +266,24 @@ def _addresses(row: list[int]) -> list[Any]:
     """A dumped mask or value: two addresses, two ports, and in a value one more address."""
     source, destination, source_port, destination_port, *cache = row
     addresses = [IPv4Address(source), IPv4Address(destination)]
-    return [*addresses, source_port, destination_port, *(IPv4Address(each) for each in cache)]
+    ports = [_within(port, 0, 0xFFFF) for port in (source_port, destination_port)]
+    return [*addresses, *ports, *(IPv4Address(each) for each in cache)]
 
 
-def _owners(item: State, group: Group, expected: int) -> tuple[IPv4Address | None, ...]:
-    """Who owns what, without owners that were not restored."""
+def _owners(item: State, expected: int) -> tuple[IPv4Address | None, ...]:
     caches = [IPv4Address(text) for text in item["owners"]]
     owners = tuple(None if index == NOBODY else caches[index] for index in item["entries"])
     if len(owners) != expected:
         raise ValueError(f"{len(owners)} owners for {expected} entries")
-    return tuple(owner if owner in group.members else None for owner in owners)
+    return owners
 
 
 def _fits(member: Member, group: Group) -> bool:
     """Whether the configuration of today would still let the member be what it was."""
-    settings, selection = group.settings, member.selection
+    settings = group.settings
     listed = not settings.group_list or any(member.address in network for network in settings.group_list)
-    offered = (
-        selection.forwarding & settings.forwarding
-        and selection.assignment & settings.assignment
-        and selection.packet_return & settings.packet_return
-    )
-    return listed and bool(offered) and member.address not in group.addresses
+    served = unserved(member.selection, settings, group.fixed) is None
+    return listed and served and member.address not in group.addresses
 
 
 def _timers(transmit_seconds: float, timeout_scale: int, ra_timer_scale: int) -> Timers:

@@ -11,7 +11,7 @@ import structlog.testing
 from tests.support.stage import FIRST, Stage
 from tests.support.views import WEB_CACHE, group, view
 from wccpd.daemon.memory import Memory, is_redirecting
-from wccpd.daemon.state_file import StateFile
+from wccpd.daemon.state_file import BOOT_ID, StateFile
 from wccpd.plan.compile import Policy, compile_state
 from wccpd.plan.diff import Observed, ObservedTable
 from wccpd.protocol.router import Router
@@ -60,6 +60,12 @@ def test_an_old_memory_brings_members_back_only_while_the_kernel_redirects(
     assert memory.resume(Router(stage.router.settings), redirecting(), 1000.0) == "members"
 
 
+@pytest.mark.parametrize("age", [-1.0, float("-inf"), float("nan")])
+def test_a_memory_from_the_future_is_not_a_young_one(stage: Stage, tmp_path: Path, age: float) -> None:
+    memory = saved(stage, tmp_path, age_seconds=age)
+    assert memory.resume(Router(stage.router.settings), EMPTY_KERNEL, 1000.0) == "numbers"
+
+
 def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> None:
     memory = saved(stage, tmp_path, boot_id="another")
     assert memory.resume(Router(stage.router.settings), redirecting(), 1000.0) == "numbers"
@@ -73,6 +79,8 @@ def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> 
         "[]",
         '{"format": 2}',
         '{"format": 1, "boot_id": "x", "saved_at": 0, "engine": {"groups": [1]}}',
+        f'{{"format": 1, "boot_id": "{BOOT_ID.read_text().strip()}", "saved_at": 1{"0" * 400}, "engine": {{}}}}',
+        '{"format": ' + "[" * 100_000,
     ],
 )
 def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: Path, content: str) -> None:

@@ -12,9 +12,10 @@ from tests.support.stage import FIRST, ROUTER_ID, SECOND, SECOND_ADDRESS, Stage
 from wccpd.protocol.outputs import CacheLost, Send
 from wccpd.protocol.resume import dump, restore
 from wccpd.protocol.router import Router
-from wccpd.protocol.settings import AssignmentPolicy
+from wccpd.protocol.settings import AssignmentPolicy, TimerOffer
 from wccpd.protocol.view import AssignedBy, CacheState
-from wccpd.wire.enums import ForwardingMethod
+from wccpd.wire.elements import TransmitT
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod
 
 
 def restarted(stage: Stage, *, members: bool = True) -> None:
@@ -170,3 +171,65 @@ def test_policy_cache_is_never_assigned_to_by_the_router_after_a_restart() -> No
     other = reconfigured(stage, policy=AssignmentPolicy.CACHE)
     other.live(60, cache)
     assert other.group.assigned_by is AssignedBy.NOBODY
+
+
+def test_policy_cache_keeps_an_assignment_over_a_restart_unless_a_renewal_was_due() -> None:
+    for renewal_due in (False, True):
+        stage = Stage(policy=AssignmentPolicy.CACHE)
+        (cache,) = stage.joined(FIRST)
+        stage.send(cache, cache.redirect_assign((FIRST,)))
+        caches = [cache]
+        if renewal_due:
+            caches += stage.joined(SECOND)
+        restarted(stage)
+        stage.live(60, *caches)
+        assert stage.group.assigned_by is (AssignedBy.NOBODY if renewal_due else AssignedBy.CACHE)
+
+
+def test_policy_auto_assigns_to_a_cache_that_had_joined_just_before_the_restart() -> None:
+    stage = Stage()
+    (first,) = stage.joined(FIRST)
+    stage.send(first, first.redirect_assign((FIRST,)))
+    (second,) = stage.joined(SECOND)
+    restarted(stage)
+    stage.live(40, first, second)
+    assert [cache.buckets for cache in stage.group.caches] == [128, 128]
+
+
+def test_a_policy_that_became_router_assigns_what_a_cache_had_assigned() -> None:
+    stage = Stage()
+    (cache,) = stage.joined(FIRST)
+    stage.send(cache, cache.redirect_assign((FIRST,)))
+    assert reconfigured(stage, policy=AssignmentPolicy.ROUTER).group.assigned_by is AssignedBy.ROUTER
+
+
+def test_the_buckets_of_a_cache_that_is_not_resumed_are_covered() -> None:
+    stage = Stage()
+    first, _ = stage.joined(FIRST, SECOND)
+    stage.live(10, first, stage.caches[SECOND])
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    other = reconfigured(stage, group_list=(IPv4Network(f"{SECOND}/32"),))
+    assert set(other.group.bucket_owners) == {SECOND}
+    assert other.group.designated is None
+    assert other.group.change_number == stage.group.change_number + 1
+
+
+def test_a_value_that_could_not_be_sent_is_refused() -> None:
+    damages: tuple[tuple[dict[str, object], dict[str, object]], ...] = (
+        ({"key": [str(FIRST), 1 << 40]}, {}),
+        ({"table": {"alternate": [256]}}, {}),
+        ({"table": {"sets": []}, "entries": []}, {}),
+        ({}, {"minor_version": 1 << 20}),
+        ({}, {"masks": [["0.0.0.0", "0.0.0.1", 99999, 0]], "selection": [1, 2, 1]}),
+        ({}, {"timers": [66, 1, 1]}),
+    )
+    for of_group, of_member in damages:
+        stage = Stage(timer_offer=TimerOffer(TransmitT(66000, 500)), assignment=AssignmentMethod(3))
+        (cache,) = stage.joined(FIRST)
+        stage.send(cache, cache.redirect_assign((FIRST,)))
+        state = json.loads(json.dumps(dump(stage.router)))
+        restore(Router(stage.router.settings), state, 0.0)
+        state["groups"][0].update(of_group)
+        state["groups"][0]["members"][0].update({"negotiates_timers": True, **of_member})
+        with pytest.raises(ValueError, match=r".+"):
+            restore(Router(stage.router.settings), state, 0.0)
