@@ -116,7 +116,10 @@ def test_forwarding_may_differ_from_cache_to_cache() -> None:
     stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
     stage.joined(FIRST)
     stage.joined(SECOND, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
-    assert [cache.forwarding for cache in stage.group.caches] == ["GRE", "L2"]
+    assert [cache.forwarding for cache in stage.group.caches] == [
+        ForwardingMethod.GRE,
+        ForwardingMethod.L2,
+    ]
 
 
 @pytest.mark.parametrize(
