@@ -206,7 +206,7 @@ def test_every_squid_becomes_usable_with_the_methods_that_it_was_configured_for(
     caches = group(farm, key).caches
     assert [cache.address for cache in caches] == [proxy.address for proxy in members]
     assert {cache.state for cache in caches} == {CacheState.USABLE}, [cache.reason for cache in caches]
-    assert {cache.forwarding for cache in caches} == {members[0].method.upper()}
+    assert {cache.forwarding.name for cache in caches} == {members[0].method.upper()}
 
 
 @pytest.mark.parametrize("key", [WEB_CACHE, dynamic(81), dynamic(84)], ids=str)

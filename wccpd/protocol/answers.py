@@ -50,7 +50,12 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
             caches=tuple(_element(group, each) for each in group.usable_members()),
         ),
         assignment_map=_assignment_map(group),
-        capabilities=offer(group.settings, group.fixed, with_timers=first.negotiates_timers),
+        capabilities=offer(
+            group.settings,
+            group.fixed,
+            adjacent=not first.not_adjacent,
+            with_timers=first.negotiates_timers,
+        ),
         commands=CommandExtension(commands) if commands else None,
     )
 

@@ -47,7 +47,7 @@ from wccpd.wire.enums import MAX_CACHES, AssignmentMethod, IdentityFlags, Servic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv4Network
 
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
@@ -68,8 +68,10 @@ class Group:
         router_id: IPv4Address,
         addresses: frozenset[IPv4Address],
         first_number: int,
+        adjacent: tuple[IPv4Network, ...] | None = None,
     ) -> None:
         self.settings = settings
+        self.adjacent = adjacent
         self.router_id = router_id
         self.addresses = addresses
         self.change_number = first_number
@@ -125,8 +127,16 @@ class Group:
         self._make_room()
         member = Member(address, message.identity, message.service, last_heard=now)
         member.dual_valid = self.known_dual_valid.get(address, False)
+        member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
         return (CacheSeen(self.settings.key, address),)
+
+    def not_adjacent(self, address: IPv4Address) -> str:
+        """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
+        if self.adjacent is None or any(address in network for network in self.adjacent):
+            return ""
+        ours = ", ".join(map(str, self.adjacent)) or "none"
+        return f"{address} is not adjacent at layer 2 (networks that are: {ours})"
 
     def _make_room(self) -> None:
         """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
@@ -257,7 +267,8 @@ class Group:
 
     def _negotiate(self, member: Member, message: HereIAm, now: float) -> tuple[Event, ...]:
         others = bool(self.usable - {member.address})
-        verdict = judge(message.capabilities, self.settings, self.fixed if others else None)
+        fixed = self.fixed if others else None
+        verdict = judge(message.capabilities, self.settings, fixed, member.not_adjacent)
         if isinstance(verdict, Incompatible):
             if member.state is CacheState.INCOMPATIBLE and member.fault == verdict.reason:
                 return ()
@@ -351,9 +362,10 @@ class Group:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
         self.multicast_at = self._next_multicast(now) if waiting else None
-        batches: dict[tuple[bool, bool], list[Member]] = {}
+        batches: dict[tuple[bool, bool, bool], list[Member]] = {}
         for member in waiting:
-            batches.setdefault((member.dual_valid, member.negotiates_timers), []).append(member)
+            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent
+            batches.setdefault(form, []).append(member)
         return tuple(tuple(batch) for batch in batches.values())
 
     def _next_multicast(self, now: float) -> float:

@@ -238,6 +238,7 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
         dual_valid=bool(saved["dual_valid"]),
         minor_version=_within(saved["minor_version"], 0, group.settings.minor_version),
         negotiates_timers=bool(saved["negotiates_timers"]),
+        not_adjacent=group.not_adjacent(address),
         multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
         resumed_id=_number(saved["receive_id"]),
@@ -282,7 +283,7 @@ def _fits(member: Member, group: Group) -> bool:
     """Whether the configuration of today would still let the member be what it was."""
     settings = group.settings
     listed = not settings.group_list or any(member.address in network for network in settings.group_list)
-    served = unserved(member.selection, settings, group.fixed) is None
+    served = unserved(member.selection, settings, group.fixed, member.not_adjacent) is None
     return listed and served and member.address not in group.addresses
 
 

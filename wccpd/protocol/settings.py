@@ -134,3 +134,6 @@ class EngineSettings:
     first_number: int = 1
     """Start of change numbers and Receive IDs, 1 to 2^32-1; taken from the clock so that a restarted
     router never shows a number that Squid still remembers (it assigns only when the number differs)."""
+    adjacent: tuple[IPv4Network, ...] | None = None
+    """Networks on a segment of ours. L2, there and back, is offered only to caches inside them (draft 4.12.2);
+    None: every cache is taken for adjacent."""

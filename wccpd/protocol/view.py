@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.elements import ServiceKey
+    from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
     from wccpd.wire.masks import MaskValueSet
     from wccpd.wire.reader import IPAddress
 
@@ -61,8 +62,9 @@ class CacheView:
     rung: Rung
     reason: str
     """One line: what we know about why it stands there."""
-    forwarding: str
-    packet_return: str
+    forwarding: ForwardingMethod
+    """What it selected; the drafts' default until it has."""
+    packet_return: PacketReturnMethod
     weight: int
     buckets: int
     """Buckets or values that it owns."""

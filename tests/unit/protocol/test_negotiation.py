@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -13,7 +14,7 @@ from wccpd.protocol.settings import Interop, Timers
 from wccpd.protocol.view import CacheState
 from wccpd.wire.components import Capabilities
 from wccpd.wire.elements import TimerScale, TransmitT
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, IdentityFlags
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, IdentityFlags, PacketReturnMethod
 from wccpd.wire.messages import ISeeYou, decode_message
 
 FAST = replace(GRE_HASH_GRE, transmit_t=TransmitT(0, 500), timer_scale=TimerScale(0, 2, 0, 1))
@@ -116,7 +117,54 @@ def test_forwarding_may_differ_from_cache_to_cache() -> None:
     stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
     stage.joined(FIRST)
     stage.joined(SECOND, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
-    assert [cache.forwarding for cache in stage.group.caches] == ["GRE", "L2"]
+    assert [cache.forwarding for cache in stage.group.caches] == [
+        ForwardingMethod.GRE,
+        ForwardingMethod.L2,
+    ]
+
+
+BOTH_WAYS = {
+    "forwarding": ForwardingMethod.GRE | ForwardingMethod.L2,
+    "packet_return": PacketReturnMethod.GRE | PacketReturnMethod.L2,
+}
+SEGMENT = IPv4Network("10.100.1.16/29")
+"""FIRST and SECOND are on it, FAR is behind a router."""
+FAR = IPv4Address("10.100.2.21")
+
+
+def test_l2_is_offered_only_to_caches_on_a_segment_of_ours() -> None:
+    stage = Stage(adjacent=(SEGMENT,), **BOTH_WAYS)
+    near, far = stage.cache(FIRST), stage.cache(FAR)
+    offers = [answer(stage, cache).capabilities for cache in (near, far, near, far)]
+    methods = [(each.forwarding, each.packet_return) for each in offers if each is not None]
+    both, gre = (ForwardingMethod(3), PacketReturnMethod(3)), (ForwardingMethod.GRE, PacketReturnMethod.GRE)
+    assert methods == [both, gre, both, gre]
+
+
+@pytest.mark.parametrize(
+    ("selected", "words"),
+    [
+        (Capabilities(forwarding=ForwardingMethod.L2), "it asks for forwarding L2, but 10.100.2.21 is not"),
+        (
+            Capabilities(packet_return=PacketReturnMethod.L2),
+            "it asks for packet return L2, but 10.100.2.21 is not",
+        ),
+    ],
+)
+def test_a_cache_that_selects_l2_from_afar_is_told_why_it_cannot(selected: Capabilities, words: str) -> None:
+    stage = Stage(adjacent=(SEGMENT,), **BOTH_WAYS)
+    reason = incompatible(stage, stage.cache(FAR, capabilities=selected))
+    assert reason == f"{words} adjacent at layer 2 (networks that are: {SEGMENT})"
+    assert only(
+        stage.hello(near := stage.cache(FIRST, capabilities=selected)) + stage.hello(near), CacheUsable
+    )
+
+
+def test_a_group_of_l2_alone_offers_a_cache_from_afar_nothing_rather_than_gre() -> None:
+    stage = Stage(adjacent=(), forwarding=ForwardingMethod.L2)
+    offered = answer(stage, stage.cache(FIRST)).capabilities
+    assert offered is not None
+    assert offered.forwarding == ForwardingMethod(0)
 
 
 @pytest.mark.parametrize(

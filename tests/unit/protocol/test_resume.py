@@ -14,6 +14,7 @@ from wccpd.protocol.resume import dump, restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, TimerOffer
 from wccpd.protocol.view import AssignedBy, CacheState
+from wccpd.wire.components import Capabilities
 from wccpd.wire.elements import TransmitT
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod
 
@@ -233,3 +234,13 @@ def test_a_value_that_could_not_be_sent_is_refused() -> None:
         state["groups"][0]["members"][0].update({"negotiates_timers": True, **of_member})
         with pytest.raises(ValueError, match=r".+"):
             restore(Router(stage.router.settings), state, 0.0)
+
+
+def test_a_cache_that_is_no_longer_adjacent_is_not_resumed_with_l2() -> None:
+    stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
+    stage.joined(FIRST, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
+    stage.joined(SECOND)
+    state = dump(stage.router)
+    stage.router = Router(replace(stage.router.settings, adjacent=(IPv4Network("192.0.2.0/24"),)))
+    restore(stage.router, state, stage.now)
+    assert [cache.address for cache in stage.group.caches] == [SECOND]
