@@ -6,6 +6,7 @@ One `Watch` follows one router. It knows only what a router shows and sends: out
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import pairwise
 
@@ -43,7 +44,7 @@ class Watch:
     def shows(self) -> None:
         """Check the view, and what became of the last one; to be called after every step."""
         for group in self.router.view().groups:
-            consistent(group)
+            consistent(group, self.settings[group.key])
             before = self.before.get(group.key)
             if before is not None:
                 follows(before, group, self.settings[group.key])
@@ -93,7 +94,7 @@ def is_full(group: GroupView) -> bool:
     return len(owned(group)) == group.values > 0
 
 
-def consistent(group: GroupView) -> None:
+def consistent(group: GroupView, settings: ServiceSettings) -> None:
     """One view of a group agrees with itself."""
     assigned = owned(group)
     assert len(group.bucket_owners) == 256
@@ -106,8 +107,8 @@ def consistent(group: GroupView) -> None:
     assert all(first.address < second.address for first, second in pairwise(group.caches))
     if usable(group):
         assert group.definition is not None
-    if not group.caches:
-        assert group.definition is None
+    if not group.caches or settings.definition is not None:
+        assert group.definition == settings.definition
     assert 1 <= group.change_number <= NUMBERS
     assert (group.assigned_by is AssignedBy.NOBODY) == (not assigned)
     assert group.designated is None or group.designated in usable(group)
@@ -124,7 +125,8 @@ def follows(before: GroupView, after: GroupView, settings: ServiceSettings) -> N
 
 def agrees(answer: ISeeYou, group: GroupView) -> None:
     """An I_SEE_YOU shows what the router itself shows."""
-    assert group.definition in (None, answer.service)
+    if group.definition is not None:
+        assert replace(answer.service, priority=group.definition.priority) == group.definition
     assert answer.view.change_number == group.change_number
     assert [each.address for each in answer.view.caches] == usable(group)
     assert answer.view.routers == group.routers

@@ -76,7 +76,7 @@ class Group:
         self.addresses = addresses
         self.change_number = first_number
         self.receive_id = first_number
-        self.definition: ServiceInfo | None = None
+        self.definition = settings.definition
         self.members: dict[IPv4Address, Member] = {}
         self.fixed: Selection | None = None
         """What the first usable cache selected: assignment method and timers of the whole group."""
@@ -116,8 +116,9 @@ class Group:
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
-        if self.definition is not None and not self._same_definition(message.service):
-            detail = f"it defines the service as {message.service}, the group is {self.definition}"
+        if self.definition is not None and not self.same_definition(message.service):
+            who = "the group" if self.settings.definition is None else "the configuration"
+            detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
@@ -194,9 +195,10 @@ class Group:
         self.receive_id = next_number(self.receive_id)
         member.sent_aside(self.receive_id)
 
-    def shown(self) -> tuple[object, ...]:
+    def shown(self, member: Member) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
-        return self.change_number, self.key, self.table, self.definition, self.fixed, self.members_revision
+        numbers = self.change_number, self.key, self.members_revision
+        return *numbers, self.table, self.definition, self.fixed, member.service
 
     def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
@@ -233,7 +235,7 @@ class Group:
             return ours if theirs <= ours else None
         return min(ours, theirs)
 
-    def _same_definition(self, service: ServiceInfo) -> bool:
+    def same_definition(self, service: ServiceInfo) -> bool:
         """Whether a cache means the service that the group already is.
 
         Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service
@@ -362,9 +364,9 @@ class Group:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
         self.multicast_at = self._next_multicast(now) if waiting else None
-        batches: dict[tuple[bool, bool, bool], list[Member]] = {}
+        batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent
+            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
             batches.setdefault(form, []).append(member)
         return tuple(tuple(batch) for batch in batches.values())
 
@@ -445,7 +447,7 @@ class Group:
         return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
 
     def _forget(self) -> None:
-        self.definition = None
+        self.definition = self.settings.definition
         self.fixed = None
         self.key, self.designated = NO_KEY, None
         self.assign_at = self.flush_at = None

@@ -78,7 +78,7 @@ class GroupView:
 
     key: ServiceKey
     definition: ServiceInfo | None
-    """What the first cache said the service is; None while the group is empty."""
+    """What the operator, or else the first usable cache said the service is; None while nobody has."""
     caches: tuple[CacheView, ...]
     bucket_owners: tuple[IPv4Address | None, ...] = field(repr=False)
     """256 entries; all None in a group that assigns by mask."""
