@@ -13,7 +13,7 @@ from itertools import pairwise
 from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.outputs import Output, Send
 from wccpd.protocol.router import Router
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings
 from wccpd.protocol.view import AssignedBy, CacheState, GroupView
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.identity import HashAssignment
@@ -119,7 +119,8 @@ def follows(before: GroupView, after: GroupView, settings: ServiceSettings) -> N
     assert advanced(before.change_number, after.change_number), "the change number fell"
     if usable(before) != usable(after):
         assert before.change_number != after.change_number, "members changed, the number did not"
-    if settings.policy is not AssignmentPolicy.CACHE and usable(after) and is_full(before):
+    covers = settings.policy is not AssignmentPolicy.CACHE and settings.on_loss is OnLoss.COVER
+    if covers and usable(after) and is_full(before):
         assert is_full(after), "buckets fell free while there was a usable cache"
 
 

@@ -4,8 +4,8 @@ Life of a group. Each HERE_I_AM is answered by an I_SEE_YOU with a fresh Receive
 becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the service
 (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
 comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
-others cover its buckets at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When
-the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+others cover its buckets at once (`on_loss`; draft 4.14 leaves them unassigned, covering keeps the traffic
+inspected). When the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -32,7 +32,7 @@ from wccpd.protocol.outputs import (
     Refusal,
     RungChanged,
 )
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings, Timers
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings, Timers
 from wccpd.protocol.tables import (
     HashTable,
     MaskTable,
@@ -398,7 +398,7 @@ class Group:
         return self.await_assignment(now, reason)
 
     def await_assignment(self, now: float, reason: str) -> tuple[Event, ...]:
-        """Want a new assignment, from whom the policy says; until it comes, cover what nobody usable owns."""
+        """Want a new assignment, from whom the policy says; until it comes, cover or leave the lost ones' share."""
         if self.settings.policy is AssignmentPolicy.ROUTER or self.router_had_to_assign:
             return self._router_assigns(reason)
         weights = self._weights()
@@ -408,8 +408,11 @@ class Group:
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
-        covered = assignment.cover(self.table.owners, gone, weights)
-        return self._replace(self.table.with_owners(covered), self.assigned_by, reason)
+        if self.settings.on_loss is OnLoss.COVER:
+            owners = assignment.cover(self.table.owners, gone, weights)
+        else:
+            owners = assignment.leave(self.table.owners, gone)
+        return self._replace(self.table.with_owners(owners), self.assigned_by, reason)
 
     def _assign_if_due(self, now: float) -> tuple[Event, ...]:
         if self.assign_at is not None and now >= self.assign_at:

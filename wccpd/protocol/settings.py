@@ -30,6 +30,15 @@ class AssignmentPolicy(StrEnum):
     """Only the router: every REDIRECT_ASSIGN is refused."""
 
 
+class OnLoss(StrEnum):
+    """What becomes of the buckets or values of a cache that is lost."""
+
+    COVER = "cover"
+    """The survivors have them at once, by weight."""
+    LEAVE = "leave"
+    """They are nobody's until somebody assigns anew, as draft 4.14 has it; at once where the router assigns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timers:
     """The base timers of a group and what follows from them (draft 4.1, 4.8, 4.14; 2.01, 2.1).
@@ -125,6 +134,7 @@ class ServiceSettings:
     definition: ServiceInfo | None = None
     """What the service is, by the operator's word: a cache that says otherwise is refused. None: by the word of
     the first usable cache. Of a standard service the number alone counts."""
+    on_loss: OnLoss = OnLoss.COVER
 
     def __post_init__(self) -> None:
         if self.definition is not None and self.definition.key != self.key:
