@@ -85,7 +85,8 @@ def usable(group: GroupView) -> list[IPv4Address]:
 def owned(group: GroupView) -> list[IPv4Address]:
     """The owner of each bucket or mask value that has one."""
     if group.mask_sets:
-        return [value.cache for each in group.mask_sets for value in each.values]
+        values = (value for each in group.mask_sets for value in each.values)
+        return [value.owner for value in values if value.owner is not None]
     return [owner for owner in group.bucket_owners if owner is not None]
 
 
