@@ -223,7 +223,7 @@ def test_all_64_values_of_a_mask_group_are_assigned_with_squids_own_mask(farm: L
     (values,) = view.mask_sets
     assert values.mask.source_address == IPv4Address(0x1741)
     assert len(values.values) == view.values == 64
-    assert {value.cache for value in values.values} == {view.caches[0].address}
+    assert {value.owner for value in values.values} == {view.caches[0].address}
 
 
 def test_nothing_that_a_squid_sent_was_refused(farm: Loop) -> None:

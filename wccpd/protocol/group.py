@@ -4,8 +4,8 @@ Life of a group. Each HERE_I_AM is answered by an I_SEE_YOU with a fresh Receive
 becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the service
 (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
 comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
-others cover its buckets at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When
-the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+others cover its buckets at once (`on_loss`; draft 4.14 leaves them unassigned, covering keeps the traffic
+inspected). When the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -32,7 +32,7 @@ from wccpd.protocol.outputs import (
     Refusal,
     RungChanged,
 )
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings, Timers
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings, Timers
 from wccpd.protocol.tables import (
     HashTable,
     MaskTable,
@@ -76,7 +76,7 @@ class Group:
         self.addresses = addresses
         self.change_number = first_number
         self.receive_id = first_number
-        self.definition: ServiceInfo | None = None
+        self.definition = settings.definition
         self.members: dict[IPv4Address, Member] = {}
         self.fixed: Selection | None = None
         """What the first usable cache selected: assignment method and timers of the whole group."""
@@ -116,8 +116,9 @@ class Group:
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
-        if self.definition is not None and not self._same_definition(message.service):
-            detail = f"it defines the service as {message.service}, the group is {self.definition}"
+        if self.definition is not None and not self.same_definition(message.service):
+            who = "the group" if self.settings.definition is None else "the configuration"
+            detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
@@ -194,9 +195,10 @@ class Group:
         self.receive_id = next_number(self.receive_id)
         member.sent_aside(self.receive_id)
 
-    def shown(self) -> tuple[object, ...]:
+    def shown(self, member: Member) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
-        return self.change_number, self.key, self.table, self.definition, self.fixed, self.members_revision
+        numbers = self.change_number, self.key, self.members_revision
+        return *numbers, self.table, self.definition, self.fixed, member.service
 
     def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
@@ -233,7 +235,7 @@ class Group:
             return ours if theirs <= ours else None
         return min(ours, theirs)
 
-    def _same_definition(self, service: ServiceInfo) -> bool:
+    def same_definition(self, service: ServiceInfo) -> bool:
         """Whether a cache means the service that the group already is.
 
         Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service
@@ -362,9 +364,9 @@ class Group:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
         self.multicast_at = self._next_multicast(now) if waiting else None
-        batches: dict[tuple[bool, bool, bool], list[Member]] = {}
+        batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent
+            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
             batches.setdefault(form, []).append(member)
         return tuple(tuple(batch) for batch in batches.values())
 
@@ -396,7 +398,7 @@ class Group:
         return self.await_assignment(now, reason)
 
     def await_assignment(self, now: float, reason: str) -> tuple[Event, ...]:
-        """Want a new assignment, from whom the policy says; until it comes, cover what nobody usable owns."""
+        """Want a new assignment, from whom the policy says; until it comes, cover or leave the lost ones' share."""
         if self.settings.policy is AssignmentPolicy.ROUTER or self.router_had_to_assign:
             return self._router_assigns(reason)
         weights = self._weights()
@@ -406,8 +408,11 @@ class Group:
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
-        covered = assignment.cover(self.table.owners, gone, weights)
-        return self._replace(self.table.with_owners(covered), self.assigned_by, reason)
+        if self.settings.on_loss is OnLoss.COVER:
+            owners = assignment.cover(self.table.owners, gone, weights)
+        else:
+            owners = assignment.leave(self.table.owners, gone)
+        return self._replace(self.table.with_owners(owners), self.assigned_by, reason)
 
     def _assign_if_due(self, now: float) -> tuple[Event, ...]:
         if self.assign_at is not None and now >= self.assign_at:
@@ -445,7 +450,7 @@ class Group:
         return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
 
     def _forget(self) -> None:
-        self.definition = None
+        self.definition = self.settings.definition
         self.fixed = None
         self.key, self.designated = NO_KEY, None
         self.assign_at = self.flush_at = None

@@ -31,7 +31,7 @@ def group_view(group: Group) -> GroupView:
         designated=group.designated,
         change_number=group.change_number,
         alternate_buckets=table.alternate if isinstance(table, HashTable) else frozenset(),
-        mask_sets=table.assigned_sets() if isinstance(table, MaskTable) else (),
+        mask_sets=table.owned_sets if isinstance(table, MaskTable) else (),
         values=len(table.owners),
         routers=answers.routers(group),
         timers=group.timers,

@@ -161,7 +161,7 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     definition = item["definition"]
     if not members or definition is None or not item["members"]:
         return
-    group.definition = ServiceInfo(
+    saved_definition = ServiceInfo(
         ServiceType(item["service_type"]),
         int(item["service_id"]),
         _within(definition["priority"], 0, 0xFF),
@@ -169,15 +169,19 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         ServiceFlags(_within(definition["flags"], 0, 0xFFFFFFFF)),
         tuple(_within(port, 0, 0xFFFF) for port in definition["ports"]),
     )
-    if len(group.definition.ports) != PORTS:
-        raise ValueError(f"{len(group.definition.ports)} ports")
+    if len(saved_definition.ports) != PORTS:
+        raise ValueError(f"{len(saved_definition.ports)} ports")
+    if group.definition is None:
+        group.definition = saved_definition
+    elif not group.same_definition(saved_definition):
+        return
     for saved in item["members"]:
-        member = _restore_member(saved, group, group.definition, now)
+        member = _restore_member(saved, group, saved_definition, now)
         if _fits(member, group):
             group.members[member.address] = member
             group.fixed = group.fixed or member.selection
     if not group.members:
-        group.definition = None
+        group.definition = group.settings.definition
         return
     if any(member.multicast for member in group.members.values()):
         group.multicast_at = now

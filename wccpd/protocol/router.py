@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from wccpd.wire.elements import ServiceKey
 
 
-_Form = tuple["ServiceKey", bool, int, bool, bool]
-"""Group, dual-valid or not, minor version, with timers or not, with L2 or not."""
+_Form = tuple["ServiceKey", bool, int, bool, bool, int]
+"""Group, dual-valid or not, minor version, with timers or not, with L2 or not, the cache's own priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,9 @@ class Router:
             member.minor_version,
             member.negotiates_timers,
             not member.not_adjacent,
+            member.service.priority,
         )
-        shown = group.shown()
+        shown = group.shown(member)
         cached = self._templates.get(form)
         if cached is None or cached[0] != shown:
             message = answers.i_see_you(group, (member,))
