@@ -10,9 +10,11 @@ import pytest
 import config
 from bgp.rib import RefusalReason
 from wccpd import assemble
-from wccpd.protocol.settings import AssignmentPolicy
+from wccpd.plan.redirect import AclLine, Action, LostFlows, Mode
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss
+from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import ServiceKey
-from wccpd.wire.enums import ServiceType
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags, ServiceType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,9 +88,11 @@ def test_the_wait_for_an_assignment_is_left_to_the_timers_unless_written() -> No
 
 
 def test_the_plan_gets_services_in_their_order_and_marks_at_their_place() -> None:
-    policy = assemble.policy(config.parse(TEXT))
-    assert policy.services == (ServiceKey(ServiceType.STANDARD, 0), ServiceKey(ServiceType.DYNAMIC, 70))
-    assert policy.marks.mask == 0xFFFFFF00
+    policy, settings = assemble.policy(config.parse(TEXT)), assemble.kernel_settings(config.parse(TEXT))
+    keys = tuple(service.key for service in policy.services)
+    assert keys == (ServiceKey(ServiceType.STANDARD, 0), ServiceKey(ServiceType.DYNAMIC, 70))
+    assert settings.services == ("web-cache", "70")
+    assert settings.marks.mask == 0xFFFFFF00
 
 
 def test_tunnels_and_listed_interfaces_are_where_traffic_comes_in() -> None:
@@ -136,3 +140,60 @@ def test_without_bgp_there_is_no_speaker_and_nothing_to_learn() -> None:
     loaded = config.parse(text)
     assert assemble.speaker_spec(loaded) is None
     assert assemble.rib_policy(loaded).refusal(IPv4Network("10.1.0.0/16")) is RefusalReason.NOT_ACCEPTED
+
+
+SERVICE = """\
+  - service: 90
+    group_list: [10.100.1.0/24]
+    mode: closed
+    match: {protocol: tcp, ports: [443, 8443], priority: 210, hash: [source_ip], alternate_hash: [source_port]}
+    forwarding: [gre, l2]
+    packet_return: [l2]
+    assignment_method: [mask]
+    on_loss: leave
+    lost_flows: reset
+    fallthrough: true
+    redirect_list:
+      - {action: deny, protocol: tcp, destinations: [203.0.113.0/28, 198.51.100.7], destination_ports: [443, 8000-8099]}
+      - {action: permit, sources: [10.1.0.0/24]}
+"""
+
+
+def test_what_the_operator_says_of_a_service_reaches_engine_and_plan() -> None:
+    loaded = config.parse(TEXT.replace("services:\n", f"services:\n{SERVICE}"))
+    engine = assemble.engine_settings(loaded, FIRST_NUMBER, (IPv4Network("10.100.1.0/24"),))
+    service = engine.services[0]
+    flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.SOURCE_PORT_ALTERNATE_HASH | ServiceFlags.PORTS_DEFINED
+    assert service.definition == ServiceInfo.dynamic(90, 210, 6, flags, (443, 8443))
+    assert (service.forwarding, service.packet_return) == (ForwardingMethod(3), PacketReturnMethod.L2)
+    assert (service.assignment, service.on_loss) == (AssignmentMethod.MASK, OnLoss.LEAVE)
+    assert engine.adjacent == (IPv4Network("10.100.1.0/24"),)
+    planned = assemble.policy(loaded).services[0]
+    assert (planned.mode, planned.lost_flows, planned.fallthrough) == (Mode.CLOSED, LostFlows.RESET, True)
+
+
+def test_a_line_that_enumerates_is_several_lines_of_one_origin() -> None:
+    loaded = config.parse(TEXT.replace("services:\n", f"services:\n{SERVICE}"))
+    made = assemble.policy(loaded).services[0].redirect_list
+    first = IPv4Network("203.0.113.0/28")
+    assert made.lines[:2] == (
+        AclLine(Action.DENY, destination=first, protocol=6, destination_ports=(443, 443)),
+        AclLine(Action.DENY, destination=first, protocol=6, destination_ports=(8000, 8099)),
+    )
+    assert made.origins == (0, 0, 0, 0, 1)
+    assert made.words == (
+        "deny tcp any 203.0.113.0/28,198.51.100.7/32 443,8000-8099",
+        "permit ip 10.1.0.0/24 any",
+    )
+
+
+def test_a_tunnel_may_be_excluded_from_the_redirect_and_zones_are_handed_on() -> None:
+    text = TEXT.replace("  interfaces: [ens6]\n", "  interfaces: [ens6]\n  exclude_interfaces: [wx-tgw-b]\n")
+    text += "caches:\n  - {network: 10.100.1.0/24, zone: a}\n  - {network: 10.100.1.21, zone: b}\n"
+    policy = assemble.policy(config.parse(text))
+    assert policy.ingress == ("wx-tgw-a", "ens6")
+    assert [policy.zone_of(IPv4Address(each)) for each in ("10.100.1.21", "10.100.1.22", "10.9.0.1")] == [
+        "b",
+        "a",
+        "",
+    ]

@@ -121,7 +121,7 @@ bgp:
 servces: []
 services:
   - service: webcache
-    mode: closed
+    mode: shut
     group_list: [10.0.0.0/8]
   - service: 80
     assignment: rooter
@@ -151,12 +151,16 @@ redirect: 5
     ]
 
 
+def dynamic(setting: str) -> str:
+    """A good file with a second service that has one more setting."""
+    return GOOD + f"  - service: 90\n    group_list: [10.100.1.0/24]\n    {setting}\n"
+
+
 VALUE_FAULTS = {
     "misspelt key": (
         replaced("services:", "servces:"),
-        "r.yaml:10:1: servces: is not a known key; allowed: router, tunnels, bgp, services, redirect, "
-        "control, "
-        "kernel, log, state_directory; did you mean 'services'?",
+        "r.yaml:10:1: servces: is not a known key; allowed: router, tunnels, bgp, services, redirect, caches, "
+        "control, kernel, log, state_directory; did you mean 'services'?",
     ),
     "host bits": (
         replaced("169.254.6.0/29", "169.254.6.1/29"),
@@ -197,10 +201,37 @@ VALUE_FAULTS = {
         "services[0].service: must name a service group, found true",
     ),
     "service 256": (replaced("web-cache", "256"), "must name a service group, found 256"),
-    "mode that is not built": (
-        GOOD + "    mode: closed\n",
-        "must be 'open': this version forwards what no cache takes, it cannot drop or reject it, found",
+    "mode that nobody has": (
+        GOOD + "    mode: shut\n",
+        "services[0].mode: must be one of the words allowed, found 'shut'; allowed: open, closed, reject",
     ),
+    "protocol of no number": (
+        dynamic("match: {protocol: ftp}"),
+        "match.protocol: must be an IP protocol, found 'ftp'; allowed: any, icmp, tcp, udp, or a number 0 to 255",
+    ),
+    "ports of a protocol without": (dynamic("match: {protocol: icmp, ports: [8]}"), "must be tcp or udp"),
+    "port 0": (dynamic("match: {ports: [0]}"), "must be a port, found 0; allowed: 1 to 65535"),
+    "nine ports": (dynamic("match: {ports: [1, 2, 3, 4, 5, 6, 7, 8, 9]}"), "services[1].match.ports: must"),
+    "line without action": (
+        dynamic("redirect_list: [{protocol: tcp}]"),
+        "redirect_list[0].action: is missing",
+    ),
+    "line with ports of everything": (
+        dynamic("redirect_list: [{action: permit, destination_ports: [80]}]"),
+        "redirect_list[0]: must have `protocol: tcp` or `udp`, since it names ports",
+    ),
+    "range the wrong way": (
+        dynamic("redirect_list: [{action: permit, protocol: tcp, destination_ports: [90-80]}]"),
+        "must begin with the lower port, found '90-80'; did you mean 80-90?",
+    ),
+    "range of words": (
+        dynamic("redirect_list: [{action: permit, protocol: tcp, source_ports: [http]}]"),
+        "must be a port or a range of ports, found 'http'; allowed: such as 443 or 8000-8099",
+    ),
+    "no method at all": (dynamic("forwarding: []"), "services[1].forwarding: must"),
+    "method of nobody": (dynamic("packet_return: [l3]"), "found 'l3'; allowed: gre, l2"),
+    "zone of blanks": (GOOD + "caches: [{network: 10.1.0.0/24, zone: ' '}]\n", "must be the name of a zone"),
+    "lease too short": (GOOD + "redirect: {lease_seconds: 2}\n", "must be at least 3, found 2"),
     "misspelt word": (GOOD + "    assignment: rooter\n", "did you mean 'router'?"),
     "ASN the gateway cannot have": (
         replaced("64512", "65535"),
@@ -282,6 +313,32 @@ def test_a_wrong_value_is_reported_at_its_place(text: str, expected: str) -> Non
 SECOND_TUNNEL = "  - name: {name}\n    remote: {remote}\n    inside: {inside}\nbgp:"
 
 RULES = {
+    "closed before anybody said what it is": (
+        dynamic("mode: closed"),
+        "services[1].mode: 'closed' must hold before any cache has said what the service is; "
+        "add 'match', e.g. {protocol: tcp, ports: [443]}",
+    ),
+    "another web-cache": (
+        GOOD + "    match: {ports: [8080]}\n",
+        "services[0].match: web-cache is TCP port 80 by definition",
+    ),
+    "list that permits nothing": (
+        dynamic("redirect_list: [{action: deny, sources: [10.1.0.0/16]}]"),
+        "services[1].redirect_list: nothing would ever be redirected",
+    ),
+    "line twice": (
+        dynamic("redirect_list: [{action: permit}, {action: permit}]"),
+        "redirect_list[1]: is already in the list, at redirect_list[0]",
+    ),
+    "reset without affinity": (
+        dynamic("affinity: false\n    lost_flows: reset"),
+        "services[1].lost_flows: 'reset' needs affinity",
+    ),
+    "zone of a router without": (dynamic("prefer_zone: true"), "the router is in no zone; set router.zone"),
+    "excluding what is no tunnel": (
+        GOOD + "redirect: {exclude_interfaces: [ens6]}\n",
+        "redirect.exclude_interfaces[0]: 'ens6' is no device of a tunnel",
+    ),
     "tunnel name twice": (
         replaced("bgp:", SECOND_TUNNEL.format(name="tgw-a", remote="10.99.0.2", inside="169.254.7.0/29")),
         "r.yaml:7:11: tunnels[1].name: tunnels[0] already has this name",
@@ -541,7 +598,14 @@ def test_redacted_settings_are_plain_values_that_load_again() -> None:
     settings = config.parse(GOOD)
     plain = config.redacted(settings)
     assert config.Config.model_validate(json.loads(json.dumps(plain))) == settings
-    assert plain["redirect"] == {"interfaces": [], "never": []}
+    assert plain["redirect"] == {
+        "interfaces": [],
+        "exclude_interfaces": [],
+        "never": [],
+        "lease_seconds": 30,
+        "clamp_mss": True,
+        "clear_df": False,
+    }
     assert settings.bgp is not None
     assert settings.bgp.advertise == (IPv4Network("0.0.0.0/0"),)
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import pytest
 import structlog.testing
 
 from tests.support.stage import FIRST, Stage
-from tests.support.views import WEB_CACHE, group, view
-from wccpd.daemon.memory import Memory, is_redirecting
+from wccpd.daemon.memory import Memory
 from wccpd.daemon.state_file import BOOT_ID, StateFile
-from wccpd.plan.compile import Policy, compile_state
-from wccpd.plan.diff import Observed, ObservedTable
+from wccpd.dataplane.port import Observation
+from wccpd.plan.redirect import Path
 from wccpd.protocol.router import Router
+from wccpd.wire.enums import ForwardingMethod
 
-EMPTY_KERNEL = Observed()
+EMPTY_KERNEL = Observation()
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def stage() -> Stage:
     return made
 
 
-def saved(stage: Stage, directory: Path, *, age_seconds: float = 0.0, boot_id: str | None = None) -> Memory:
+def saved(
+    stage: Stage, directory: FilePath, *, age_seconds: float = 0.0, boot_id: str | None = None
+) -> Memory:
     """A memory that was saved so long ago."""
     memory = Memory(directory)
     memory.save(stage.router)
@@ -38,22 +40,19 @@ def saved(stage: Stage, directory: Path, *, age_seconds: float = 0.0, boot_id: s
     return memory
 
 
-def redirecting() -> Observed:
-    nft = compile_state(
-        view(group(WEB_CACHE, FIRST)), Policy(router_id=FIRST - 1, services=(WEB_CACHE.key,)), {FIRST: 1}
-    ).nft
-    assert nft is not None
-    return Observed(nft=ObservedTable(maps={each.name: dict(each.elements) for each in nft.maps}))
+def redirecting() -> Observation:
+    """A kernel that still has a path to a cache."""
+    return Observation(slots={Path(FIRST, ForwardingMethod.GRE): 1})
 
 
-def test_a_young_memory_brings_members_back(stage: Stage, tmp_path: Path) -> None:
+def test_a_young_memory_brings_members_back(stage: Stage, tmp_path: FilePath) -> None:
     fresh = Router(stage.router.settings)
     assert saved(stage, tmp_path, age_seconds=29).resume(fresh, EMPTY_KERNEL, 1000.0) == "members"
     assert [cache.address for cache in fresh.view().groups[0].caches] == [FIRST]
 
 
 def test_an_old_memory_brings_members_back_only_while_the_kernel_redirects(
-    stage: Stage, tmp_path: Path
+    stage: Stage, tmp_path: FilePath
 ) -> None:
     memory = saved(stage, tmp_path, age_seconds=3600)
     assert memory.resume(Router(stage.router.settings), EMPTY_KERNEL, 1000.0) == "numbers"
@@ -61,12 +60,12 @@ def test_an_old_memory_brings_members_back_only_while_the_kernel_redirects(
 
 
 @pytest.mark.parametrize("age", [-1.0, float("-inf"), float("nan")])
-def test_a_memory_from_the_future_is_not_a_young_one(stage: Stage, tmp_path: Path, age: float) -> None:
+def test_a_memory_from_the_future_is_not_a_young_one(stage: Stage, tmp_path: FilePath, age: float) -> None:
     memory = saved(stage, tmp_path, age_seconds=age)
     assert memory.resume(Router(stage.router.settings), EMPTY_KERNEL, 1000.0) == "numbers"
 
 
-def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> None:
+def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: FilePath) -> None:
     memory = saved(stage, tmp_path, boot_id="another")
     assert memory.resume(Router(stage.router.settings), redirecting(), 1000.0) == "numbers"
 
@@ -83,7 +82,7 @@ def test_after_a_reboot_only_numbers_come_back(stage: Stage, tmp_path: Path) -> 
         '{"format": ' + "[" * 100_000,
     ],
 )
-def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: FilePath, content: str) -> None:
     path = tmp_path / "engine.json"
     path.write_text(content)
     fresh = Router(stage.router.settings)
@@ -95,13 +94,13 @@ def test_a_damaged_file_is_set_aside_with_a_warning(stage: Stage, tmp_path: Path
     assert fresh.view().groups[0].caches == ()
 
 
-def test_no_file_is_nothing_to_resume_and_no_warning(stage: Stage, tmp_path: Path) -> None:
+def test_no_file_is_nothing_to_resume_and_no_warning(stage: Stage, tmp_path: FilePath) -> None:
     with structlog.testing.capture_logs() as logs:
         assert Memory(tmp_path).resume(stage.router, EMPTY_KERNEL, 0.0) == "nothing"
     assert logs == []
 
 
-def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path: FilePath) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     memory = Memory(blocker / "state")
@@ -111,15 +110,9 @@ def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path:
     assert [entry["event"] for entry in logs] == ["state_not_saved"]
 
 
-def test_half_a_file_is_never_seen(stage: Stage, tmp_path: Path) -> None:
+def test_half_a_file_is_never_seen(stage: Stage, tmp_path: FilePath) -> None:
     file = StateFile(tmp_path)
     file.save({"groups": []}, 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["engine.json"]
     loaded = file.load(3.5)
     assert (loaded.state, loaded.age_seconds, loaded.same_boot) == ({"groups": []}, 2.5, True)
-
-
-def test_an_empty_table_does_not_count_as_redirecting() -> None:
-    assert not is_redirecting(EMPTY_KERNEL)
-    assert not is_redirecting(Observed(nft=ObservedTable(maps={"buckets-web-cache": {}})))
-    assert is_redirecting(redirecting())

@@ -1,46 +1,77 @@
-"""From a view to the desired kernel state."""
+"""From a redirect plan to the desired kernel state of the netlink plane."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 import pytest
 
 from gre.tunnel import REDIRECT_KEY
-from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, STANDARD_5, WEB_CACHE, group, view
-from wccpd.plan.compile import Policy, allocate_slots, compile_state, usable_caches
+from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
+from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.compile import Facts, compile_state, without_paths
 from wccpd.plan.marks import MarkLayout
-from wccpd.plan.model import MarkRule, NftChain, NftTable, TableRoute
-from wccpd.protocol.view import CacheState, RouterView
-from wccpd.wire.components import ServiceInfo
-from wccpd.wire.enums import ServiceFlags
+from wccpd.plan.model import DesiredState, MarkRule, NftTable, TableRoute
+from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
+from wccpd.plan.redirect import (
+    HashAssignment,
+    HashFields,
+    LostFlows,
+    MaskAssignment,
+    MaskFields,
+    MaskSet,
+    Mode,
+    PacketMatch,
+    RedirectPlan,
+)
+from wccpd.protocol.view import RouterView
+from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
-POLICY = Policy(router_id=ROUTER_ID, services=(WEB_CACHE.key, HTTPS.key), ingress=("wccp-tgw-a",))
+POLICY = Policy(
+    router_id=ROUTER_ID,
+    services=(ServicePolicy(WEB_CACHE.key), ServicePolicy(HTTPS.key)),
+    ingress=("wccp-tgw-a",),
+)
+SETTINGS = KernelSettings(services=("web-cache", "70"))
+BOTH = view(group(WEB_CACHE, FIRST), group(HTTPS, FIRST, SECOND))
 
 
-def table(wanted: RouterView, policy: Policy = POLICY) -> NftTable:
-    slots = allocate_slots({}, usable_caches(wanted))
-    nft = compile_state(wanted, policy, slots).nft
+def planned(wanted: RouterView = BOTH, policy: Policy = POLICY) -> RedirectPlan:
+    return redirect_plan(wanted, policy, allocate_slots({}, wanted_paths(wanted)))
+
+
+def with_service(plan: RedirectPlan, **changes: object) -> RedirectPlan:
+    """The plan with its first service changed."""
+    return replace(plan, services=(replace(plan.services[0], **changes), *plan.services[1:]))
+
+
+def state(
+    plan: RedirectPlan, settings: KernelSettings = SETTINGS, facts: Facts | None = None
+) -> DesiredState:
+    return compile_state(plan, (), settings, facts or Facts()).state
+
+
+def table(plan: RedirectPlan, settings: KernelSettings = SETTINGS, facts: Facts | None = None) -> NftTable:
+    nft = state(plan, settings, facts).nft
     assert nft is not None
     return nft
 
 
-def chain(nft: NftTable, name: str) -> NftChain:
-    return next(each for each in nft.chains if each.name == name)
+def rules(nft: NftTable, chain: str) -> list[str]:
+    return [rule.text for each in nft.chains if each.name == chain for rule in each.rules]
 
 
 def elements(nft: NftTable, name: str) -> dict[str, str]:
-    return dict(next(each for each in nft.maps if each.name == name).elements)
+    return dict(next(each for each in nft.maps if each.name == name).elements or {})
 
 
-def conditions(nft: NftTable) -> list[str]:
-    return [rule.text for rule in chain(nft, "prerouting").rules if "goto" in rule.text]
+def members(nft: NftTable, name: str) -> frozenset[str]:
+    return next(each for each in nft.sets if each.name == name).elements
 
 
-def test_each_usable_cache_has_a_device_a_rule_and_a_table() -> None:
-    wanted = view(group(WEB_CACHE, FIRST, SECOND), group(HTTPS, FIRST))
-    desired = compile_state(wanted, POLICY, {FIRST: 1, SECOND: 2})
+def test_each_path_has_a_device_a_rule_and_a_table() -> None:
+    desired = state(planned(view(group(WEB_CACHE, FIRST, SECOND))))
     assert [(device.name, device.local, device.remote) for device in desired.devices] == [
         ("wccp-0a640115", ROUTER_ID, FIRST),
         ("wccp-0a640116", ROUTER_ID, SECOND),
@@ -50,24 +81,56 @@ def test_each_usable_cache_has_a_device_a_rule_and_a_table() -> None:
     assert desired.routes[1] == TableRoute(18802, "wccp-0a640116", 118)
 
 
-def test_a_cache_that_is_not_usable_gets_nothing_but_is_never_redirected_itself() -> None:
-    groups = group(WEB_CACHE, FIRST, SECOND)
-    fresh = replace(groups.caches[1], state=CacheState.NEGOTIATING)
-    wanted = view(replace(groups, caches=(groups.caches[0], fresh)))
-    assert usable_caches(wanted) == {FIRST}
-    nft = table(view(replace(group(WEB_CACHE, FIRST), caches=(groups.caches[0], fresh))))
-    assert next(each for each in nft.sets if each.name == "caches").elements == {str(FIRST), str(SECOND)}
+def by_l2(wanted: RouterView, packet_return: PacketReturnMethod) -> RouterView:
+    l2 = {"forwarding": ForwardingMethod.L2, "packet_return": packet_return}
+    return RouterView(
+        tuple(
+            replace(each, caches=tuple(replace(cache, **l2) for cache in each.caches))
+            for each in wanted.groups
+        )
+    )
 
 
-def test_the_mark_carries_bucket_service_and_cache() -> None:
-    nft = table(view(group(WEB_CACHE, FIRST), group(HTTPS, FIRST, SECOND)))
+def test_an_l2_path_leads_to_the_cache_on_its_segment_and_needs_no_device() -> None:
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+    desired = state(plan, facts=Facts(links={FIRST: "ens6"}))
+    assert desired.devices == ()
+    assert desired.routes == (TableRoute(18801, "ens6", 118, FIRST),)
+
+
+def test_an_l2_path_to_a_cache_on_no_segment_of_ours_has_no_route() -> None:
+    assert state(planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))).routes == ()
+
+
+def test_a_cache_that_is_sent_l2_and_returns_gre_has_a_device_to_take_it_back() -> None:
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.GRE))
+    assert [device.name for device in state(plan, facts=Facts(links={FIRST: "ens6"})).devices] == [
+        "wccp-0a640115"
+    ]
+
+
+def test_frames_of_l2_caches_are_known_by_their_mac_once_it_is_known() -> None:
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+    assert members(table(plan), "cache-macs") == frozenset()
+    known = table(plan, facts=Facts(macs={FIRST: "02:00:00:00:00:15"}))
+    assert members(known, "cache-macs") == {"02:00:00:00:00:15"}
+    assert elements(known, "returned") == {"02:00:00:00:00:15": f"returned-{FIRST}"}
+
+
+def test_the_mark_carries_bucket_page_and_slot() -> None:
+    nft = table(planned())
     buckets = elements(nft, "buckets-70")
     assert (int(buckets["0"]), int(buckets["1"])) == (0x000201, 0x010202)
     assert elements(nft, "redirected")[str(0x0202)] == f"redirected-70-{SECOND}"
 
 
+def test_a_service_keeps_its_page_when_another_is_not_defined() -> None:
+    alone = table(planned(view(group(HTTPS, FIRST))))
+    assert int(elements(alone, "buckets-70")["0"]) == 0x000201
+
+
 def test_the_redirect_header_names_service_kind_and_bucket() -> None:
-    headers = elements(table(view(group(WEB_CACHE, FIRST), group(HTTPS, FIRST))), "headers")
+    headers = elements(table(planned()), "headers")
     assert int(headers[str(0x2A0100)]) == 0x0000002A
     assert int(headers[str(0x2A0200)]) == 0x0146002A
 
@@ -75,80 +138,210 @@ def test_the_redirect_header_names_service_kind_and_bucket() -> None:
 def test_the_mark_layout_may_be_shifted_and_leaves_all_other_bits() -> None:
     layout = MarkLayout(8)
     assert (layout.mask, layout.foreign_mask) == (0xFFFFFF00, 0x000000FF)
-    assert layout.mark(cache_slot=9, service_slot=3, bucket=255) == 0xFF030900
-    nft = table(view(group(WEB_CACHE, FIRST)), replace(POLICY, marks=layout))
+    assert layout.mark(slot=9, page=3, bucket=255) == 0xFF030900
+    nft = table(planned(view(group(WEB_CACHE, FIRST))), replace(SETTINGS, marks=layout))
     assert int(elements(nft, "buckets-web-cache")["255"]) == 0xFF010100
 
 
-def test_services_are_asked_in_order_of_priority_and_web_cache_counts_as_240() -> None:
-    low = view(group(HTTPS, FIRST), group(WEB_CACHE, FIRST))
-    assert [text.split("goto ")[1] for text in conditions(table(low))] == ["service-web-cache", "service-70"]
-    high = group(replace(HTTPS, priority=250), FIRST)
-    assert [text.split("goto ")[1] for text in conditions(table(view(group(WEB_CACHE, FIRST), high)))] == [
-        "service-70",
-        "service-web-cache",
-    ]
+def flagged(*buckets: int) -> RedirectPlan:
+    plan = planned(view(group(WEB_CACHE, FIRST, SECOND)))
+    assignment = plan.services[0].assignment
+    assert isinstance(assignment, HashAssignment)
+    return with_service(
+        plan,
+        assignment=replace(
+            assignment, alternate=HashFields(source_address=True), alternate_buckets=frozenset(buckets)
+        ),
+    )
 
 
-def dynamic(protocol: int, flags: ServiceFlags, *ports: int) -> ServiceInfo:
-    return ServiceInfo.dynamic(70, 1, protocol, flags, ports)
+def test_a_bucket_with_the_a_flag_has_a_page_of_its_own_and_shows_both_buckets() -> None:
+    nft = table(flagged(7))
+    assert "7" not in elements(nft, "buckets-web-cache")
+    assert elements(nft, "alternates-web-cache") == {"7": "goto alternate-web-cache-7"}
+    assert int(elements(nft, "alternate-web-cache-7")["8"]) == 0x080301
+    assert int(elements(nft, "headers")[str(0x080300)]) == 0x02000807
+    assert any("jhash ip saddr mod 256" in rule for rule in rules(nft, "alternate-web-cache-7"))
 
 
-DEFINED = ServiceFlags.PORTS_DEFINED
-EVERY_KEY = ServiceFlags(0xF)
+def test_pages_that_run_out_leave_the_later_buckets_on_their_services_page() -> None:
+    nft = table(flagged(*range(256)))
+    assert int(elements(nft, "alternate-web-cache-0")["1"]) == 0x010302
+    assert int(elements(nft, "alternate-web-cache-255")["1"]) == 0x010102
 
 
 @pytest.mark.parametrize(
-    ("info", "condition", "hash_key"),
+    ("match", "fields", "expected"),
     [
         (
-            dynamic(6, DEFINED | ServiceFlags.SOURCE_IP_HASH, 8080, 80),
-            "ip protocol 6 th dport { 80, 8080 }",
-            "ip saddr",
+            PacketMatch(6),
+            HashFields(True, True, True, True),
+            ["jhash ip saddr . ip daddr . th sport . th dport mod"],
         ),
+        (PacketMatch(47), HashFields(True, False, True, False), ["jhash ip saddr mod"]),
         (
-            dynamic(6, DEFINED | ServiceFlags.PORTS_SOURCE | ServiceFlags.DESTINATION_IP_HASH, 80),
-            "ip protocol 6 th sport { 80 }",
-            "ip daddr",
+            PacketMatch(None),
+            HashFields(False, True, False, True),
+            ["meta l4proto { 6, 17 } meta mark", "meta l4proto != { 6, 17 } meta mark"],
         ),
-        (dynamic(17, ServiceFlags.SOURCE_PORT_HASH, 53), "ip protocol 17", "th sport"),
-        (dynamic(0, DEFINED | EVERY_KEY, 80), "ip protocol >= 0", "ip saddr . ip daddr"),
-        (dynamic(6, EVERY_KEY), "ip protocol 6", "ip saddr . ip daddr . th sport . th dport"),
-        (dynamic(47, ServiceFlags(0)), "ip protocol 47", "ip daddr"),
+        (PacketMatch(1), HashFields(False, False, True, False), ["meta length & 0 map"]),
     ],
 )
-def test_a_definition_becomes_a_condition_and_a_hash_key(
-    info: ServiceInfo, condition: str, hash_key: str
+def test_a_packet_without_ports_is_hashed_without_them(
+    match: PacketMatch, fields: HashFields, expected: list[str]
 ) -> None:
-    nft = table(view(group(info, FIRST)))
-    assert conditions(nft) == [f"{condition} goto service-70"]
-    assert f"jhash {hash_key} mod 256" in chain(nft, "service-70").rules[0].text
+    plan = planned(view(group(WEB_CACHE, FIRST)))
+    assignment = replace(plan.services[0].assignment, primary=fields)
+    found = rules(table(with_service(plan, match=match, assignment=assignment)), "permitted-web-cache")
+    assert all(any(part in rule for rule in found) for part in expected), found
 
 
-def test_undefined_dynamic_and_unknown_standard_services_match_nothing() -> None:
-    policy = replace(POLICY, services=(HTTPS.key, STANDARD_5.key))
-    assert conditions(table(view(group(HTTPS), group(STANDARD_5, FIRST)), policy)) == []
+def masked(match: PacketMatch, *sets: MaskSet) -> NftTable:
+    plan = planned(view(group(WEB_CACHE, FIRST, SECOND)))
+    return table(with_service(plan, match=match, assignment=MaskAssignment(sets)))
 
 
-def test_web_cache_counts_what_passes_uninspected_before_any_cache_has_come() -> None:
-    nft = table(view(group(WEB_CACHE)))
-    assert conditions(nft) == ["ip protocol tcp th dport 80 goto service-web-cache"]
-    assert "unassigned-web-cache" in nft.counters
+def test_masks_are_asked_in_order_and_a_value_of_nobody_ends_the_search() -> None:
+    first = MaskSet(MaskFields(0, 3, 0, 0), {MaskFields(0, 1, 0, 0): FIRST, MaskFields(0, 2, 0, 0): None})
+    second = MaskSet(MaskFields(0x100, 0, 0, 1), {MaskFields(0x100, 0, 0, 1): SECOND})
+    nft = masked(PacketMatch(6), first, second)
+    looked_up = [rule for rule in rules(nft, "permitted-web-cache") if "values" in rule]
+    assert looked_up == [
+        "ip daddr & 0.0.0.3 vmap @values-web-cache-0-1",
+        "(ip saddr & 0.0.1.0) . (th dport & 1) vmap @values-web-cache-1-03",
+    ]
+    assert elements(nft, "values-web-cache-0-1") == {
+        "0.0.0.1": f"goto to-web-cache-{FIRST}",
+        "0.0.0.2": "goto unassigned-web-cache",
+    }
+    assert elements(nft, "values-web-cache-1-03") == {"0.0.1.0 . 1": f"goto to-web-cache-{SECOND}"}
+
+
+def test_a_value_with_bits_outside_its_mask_matches_nothing() -> None:
+    nft = masked(PacketMatch(6), MaskSet(MaskFields(0, 1, 0, 0), {MaskFields(0, 3, 0, 0): FIRST}))
+    assert not [rule for rule in rules(nft, "permitted-web-cache") if "values" in rule]
+
+
+def test_a_mask_of_no_bits_takes_every_packet() -> None:
+    zero = MaskFields(0, 0, 0, 0)
+    nft = masked(PacketMatch(6), MaskSet(zero, {zero: FIRST}))
+    assert f"goto to-web-cache-{FIRST}" in rules(nft, "permitted-web-cache")
+
+
+def test_values_of_ports_are_compared_only_with_packets_that_have_them() -> None:
+    mask = MaskFields(0, 1, 0, 1)
+    values = {MaskFields(0, 1, 0, 1): FIRST, MaskFields(0, 1, 0, 0): SECOND}
+    nft = masked(PacketMatch(None), MaskSet(mask, values))
+    assert elements(nft, "values-web-cache-0-1") == {"0.0.0.1": f"goto to-web-cache-{SECOND}"}
+    assert len(elements(nft, "values-web-cache-0-13")) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "verdicts"),
+    [
+        (Mode.OPEN, ["accept"]),
+        (Mode.CLOSED, ["drop"]),
+        (Mode.REJECT, ["reject with tcp reset", "reject with icmp type admin-prohibited"]),
+    ],
+)
+def test_the_mode_decides_about_what_nobody_owns_and_about_everything_without_a_lease(
+    mode: Mode, verdicts: list[str]
+) -> None:
+    nft = table(with_service(planned(view(group(WEB_CACHE, FIRST))), mode=mode))
+    for chain in ("unassigned-web-cache", "lapsed-web-cache"):
+        found = [rule for rule in rules(nft, chain) if "counter name" in rule]
+        assert [rule.endswith(verdict) for rule, verdict in zip(found, verdicts, strict=True)] == [
+            True
+        ] * len(found)
+
+
+def test_a_service_that_falls_through_is_jumped_to_and_returns() -> None:
+    nft = table(with_service(planned(view(group(WEB_CACHE, FIRST))), fallthrough=True))
+    assert elements(nft, "dispatch-0-destination") == {"6 . 80": "jump service-web-cache"}
+    assert rules(nft, "unassigned-web-cache")[-1].endswith("return")
+
+
+def test_services_that_exclude_each_other_are_found_by_one_look_up() -> None:
+    nft = table(planned())
+    assert elements(nft, "dispatch-0-destination") == {
+        "6 . 80": "goto service-web-cache",
+        "6 . 443": "goto service-70",
+        "6 . 8443": "goto service-70",
+    }
+    assert [rule for rule in rules(nft, "classify") if "dispatch" in rule] == [
+        "meta l4proto . th dport vmap @dispatch-0-destination"
+    ]
+
+
+def test_a_service_of_every_protocol_comes_behind_those_of_higher_priority() -> None:
+    plan = planned()
+    every = replace(plan.services[1], match=PacketMatch(None))
+    nft = table(replace(plan, services=(plan.services[0], every)))
+    assert [rule for rule in rules(nft, "classify") if "service" in rule or "dispatch" in rule] == [
+        "meta l4proto . th dport vmap @dispatch-0-destination",
+        "goto service-70",
+    ]
+
+
+def test_flows_pinned_by_another_service_turn_to_the_same_cache_of_this_one() -> None:
+    pinned = elements(table(planned()), "pinned-70")
+    assert pinned[str(0x0201)] == "goto keep"
+    assert pinned[str(0x0101)] == f"goto turn-70-{FIRST}"
+    assert pinned[str(0x0100)] == "goto established-70"
+
+
+def test_a_closed_service_honours_no_flow_that_began_uninspected() -> None:
+    pinned = elements(table(with_service(planned(), mode=Mode.CLOSED)), "pinned-web-cache")
+    assert not any("established" in target for target in pinned.values())
+
+
+def test_without_affinity_nothing_tracks_connections() -> None:
+    plan = planned()
+    nft = table(replace(plan, services=tuple(replace(each, affinity=False) for each in plan.services)))
+    assert not [rule.text for chain in nft.chains for rule in chain.rules if "ct " in rule.text]
+
+
+def test_flows_of_a_lost_cache_are_reset_where_that_is_wanted() -> None:
+    nft = table(with_service(planned(), lost_flows=LostFlows.RESET))
+    found = rules(nft, "permitted-web-cache")
+    place = next(index for index, rule in enumerate(found) if "reject with tcp reset" in rule)
+    assert "vmap @pinned-web-cache" in found[place - 1]
+
+
+def test_segments_are_clamped_to_the_device_of_the_cache_both_ways() -> None:
+    nft = table(planned(view(group(WEB_CACHE, FIRST))), facts=Facts(mtu_bytes={"wccp-0a640115": 1472}))
+    assert elements(nft, "mss") == {"1": "1432"}
+    assert [rule.split(" tcp option")[1] for rule in rules(nft, "forward")] == [
+        " maxseg size set rt mtu",
+        " maxseg size set ct mark & 0xff map @mss",
+    ]
 
 
 def test_never_redirected_networks_are_merged_as_the_kernel_lists_them() -> None:
     never = tuple(map(IPv4Network, ("10.0.0.0/9", "10.128.0.0/9", "192.0.2.1/32")))
-    nft = table(view(group(WEB_CACHE, FIRST)), replace(POLICY, never=never))
-    assert next(each for each in nft.sets if each.name == "never").elements == {"10.0.0.0/8", "192.0.2.1"}
+    nft = table(planned(view(group(WEB_CACHE, FIRST)), replace(POLICY, never=never)))
+    assert members(nft, "never") == {"10.0.0.0/8", "192.0.2.1"}
 
 
-def test_slots_stay_when_others_go_and_come() -> None:
-    first, second, third = (IPv4Address(f"10.0.0.{host}") for host in (1, 2, 3))
-    slots = allocate_slots({}, [second, first])
-    assert slots == {first: 1, second: 2}
-    assert allocate_slots(slots, [second, third]) == {second: 2, third: 1}
+def test_a_path_that_is_missing_leaves_its_buckets_to_the_mode() -> None:
+    plan = planned(view(group(WEB_CACHE, FIRST, SECOND)))
+    missing = next(path for path in plan.slots if path.cache == FIRST)
+    nft = table(without_paths(plan, {missing}))
+    assert len(elements(nft, "buckets-web-cache")) == 128
+    assert not any("10.100.1.21" in name for name in nft.counters)
 
 
-def test_more_caches_than_slots_are_an_error_of_ours() -> None:
-    with pytest.raises(ValueError, match="255"):
-        allocate_slots({}, [IPv4Address(10 * 2**24 + i) for i in range(256)])
+def test_every_chain_comes_behind_those_that_its_rules_go_to() -> None:
+    for plan in (planned(), flagged(3, 5)):
+        seen: set[str] = set()
+        for chain in table(plan).chains:
+            for rule in chain.rules:
+                goes_to = {word for word, before in zip(rule.text.split()[1:], rule.text.split(), strict=False)
+                           if before in {"goto", "jump"}}  # fmt: skip
+                assert goes_to <= seen, (chain.name, rule.text)
+            seen.add(chain.name)
+
+
+def test_comments_fit_into_the_kernels_user_data() -> None:
+    for chain in table(planned()).chains:
+        assert all(len(rule.comment) <= 128 for rule in chain.rules)

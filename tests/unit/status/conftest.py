@@ -11,6 +11,8 @@ from wccpd.status.view import (
     BgpStatus,
     CacheStatus,
     Health,
+    ListLineStatus,
+    OutcomeStatus,
     PeerStatus,
     RefusalStatus,
     RouterStatus,
@@ -61,6 +63,8 @@ def _cache(address: str) -> CacheStatus:
         bytes_returned=4_200,
         last_here_i_am_seconds=4.2,
         usable_seconds=11_400.0,
+        zone="",
+        draining=False,
     )
 
 
@@ -117,6 +121,12 @@ def healthy() -> Status:
                 packets_unassigned=0,
                 bytes_unassigned=0,
                 bucket_owners=tuple(CACHES[index % 2] for index in range(256)),
+                buckets_total=256,
+                assignment_method="hash",
+                packets_uninspected=0,
+                bytes_uninspected=0,
+                not_redirected=(),
+                redirect_list=(),
             ),
         ),
         caches=tuple(map(_cache, CACHES)),
@@ -141,6 +151,9 @@ def nothing_joined(healthy: Status) -> Status:
         change_number=0,
         packets_redirected=0,
         packets_unassigned=1_234,
+        packets_uninspected=1_234,
+        redirect_list=(ListLineStatus("deny tcp any 203.0.113.0/24 80", 12, 720),),
+        not_redirected=(OutcomeStatus("forwarded", "unassigned", 1_234, 99_000),),
         bucket_owners=("",) * 256,
     )
     return replace(
