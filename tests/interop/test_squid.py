@@ -206,7 +206,7 @@ def test_every_squid_becomes_usable_with_the_methods_that_it_was_configured_for(
     caches = group(farm, key).caches
     assert [cache.address for cache in caches] == [proxy.address for proxy in members]
     assert {cache.state for cache in caches} == {CacheState.USABLE}, [cache.reason for cache in caches]
-    assert {cache.forwarding for cache in caches} == {members[0].method.upper()}
+    assert {cache.forwarding.name for cache in caches} == {members[0].method.upper()}
 
 
 @pytest.mark.parametrize("key", [WEB_CACHE, dynamic(81), dynamic(84)], ids=str)
@@ -223,7 +223,7 @@ def test_all_64_values_of_a_mask_group_are_assigned_with_squids_own_mask(farm: L
     (values,) = view.mask_sets
     assert values.mask.source_address == IPv4Address(0x1741)
     assert len(values.values) == view.values == 64
-    assert {value.cache for value in values.values} == {view.caches[0].address}
+    assert {value.owner for value in values.values} == {view.caches[0].address}
 
 
 def test_nothing_that_a_squid_sent_was_refused(farm: Loop) -> None:

@@ -6,13 +6,14 @@ One `Watch` follows one router. It knows only what a router shows and sends: out
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import pairwise
 
 from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.outputs import Output, Send
 from wccpd.protocol.router import Router
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings
 from wccpd.protocol.view import AssignedBy, CacheState, GroupView
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.identity import HashAssignment
@@ -43,7 +44,7 @@ class Watch:
     def shows(self) -> None:
         """Check the view, and what became of the last one; to be called after every step."""
         for group in self.router.view().groups:
-            consistent(group)
+            consistent(group, self.settings[group.key])
             before = self.before.get(group.key)
             if before is not None:
                 follows(before, group, self.settings[group.key])
@@ -84,7 +85,8 @@ def usable(group: GroupView) -> list[IPv4Address]:
 def owned(group: GroupView) -> list[IPv4Address]:
     """The owner of each bucket or mask value that has one."""
     if group.mask_sets:
-        return [value.cache for each in group.mask_sets for value in each.values]
+        values = (value for each in group.mask_sets for value in each.values)
+        return [value.owner for value in values if value.owner is not None]
     return [owner for owner in group.bucket_owners if owner is not None]
 
 
@@ -93,7 +95,7 @@ def is_full(group: GroupView) -> bool:
     return len(owned(group)) == group.values > 0
 
 
-def consistent(group: GroupView) -> None:
+def consistent(group: GroupView, settings: ServiceSettings) -> None:
     """One view of a group agrees with itself."""
     assigned = owned(group)
     assert len(group.bucket_owners) == 256
@@ -106,8 +108,8 @@ def consistent(group: GroupView) -> None:
     assert all(first.address < second.address for first, second in pairwise(group.caches))
     if usable(group):
         assert group.definition is not None
-    if not group.caches:
-        assert group.definition is None
+    if not group.caches or settings.definition is not None:
+        assert group.definition == settings.definition
     assert 1 <= group.change_number <= NUMBERS
     assert (group.assigned_by is AssignedBy.NOBODY) == (not assigned)
     assert group.designated is None or group.designated in usable(group)
@@ -118,13 +120,15 @@ def follows(before: GroupView, after: GroupView, settings: ServiceSettings) -> N
     assert advanced(before.change_number, after.change_number), "the change number fell"
     if usable(before) != usable(after):
         assert before.change_number != after.change_number, "members changed, the number did not"
-    if settings.policy is not AssignmentPolicy.CACHE and usable(after) and is_full(before):
+    covers = settings.policy is not AssignmentPolicy.CACHE and settings.on_loss is OnLoss.COVER
+    if covers and usable(after) and is_full(before):
         assert is_full(after), "buckets fell free while there was a usable cache"
 
 
 def agrees(answer: ISeeYou, group: GroupView) -> None:
     """An I_SEE_YOU shows what the router itself shows."""
-    assert group.definition in (None, answer.service)
+    if group.definition is not None:
+        assert replace(answer.service, priority=group.definition.priority) == group.definition
     assert answer.view.change_number == group.change_number
     assert [each.address for each in answer.view.caches] == usable(group)
     assert answer.view.routers == group.routers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from tests.support.scripted_cache import ScriptedCache
 from wccpd.protocol.outputs import Output, Refused, Send
@@ -23,10 +23,11 @@ PASSWORD = b"sesame"
 class Stage:
     """A router and caches on one clock, without a network: what is sent arrives at once unless told otherwise."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *, adjacent: tuple[IPv4Network, ...] | None = None, **settings: object) -> None:
         defaults: dict[str, object] = {"key": WEB_CACHE, "passwords": (PASSWORD,)}
         service = ServiceSettings(**{**defaults, **settings})
-        self.router = Router(EngineSettings(ROUTER_ID, (ROUTER_ID, SECOND_ADDRESS), (service,), 1000))
+        addresses = ROUTER_ID, SECOND_ADDRESS
+        self.router = Router(EngineSettings(ROUTER_ID, addresses, (service,), 1000, adjacent=adjacent))
         self.now = 100.0
         self.caches: dict[IPv4Address, ScriptedCache] = {}
 

@@ -8,7 +8,7 @@ from wccpd.protocol.assignment import EMPTY, Owners, assign
 from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView, RouterView, Rung
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import ServiceKey
-from wccpd.wire.enums import ServiceFlags, ServiceType
+from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod, ServiceFlags, ServiceType
 
 ROUTER_ID = IPv4Address("10.100.1.10")
 FIRST = IPv4Address("10.100.1.21")
@@ -18,7 +18,8 @@ HTTPS = ServiceInfo.dynamic(70, 100, 6, ServiceFlags.SOURCE_IP_HASH | ServiceFla
 
 
 def cache(address: IPv4Address, state: CacheState = CacheState.USABLE, buckets: int = 0) -> CacheView:
-    return CacheView(address, state, Rung.STANDARD, "", "GRE", "GRE", 10000, buckets, 0.0, None)
+    methods = ForwardingMethod.GRE, PacketReturnMethod.GRE
+    return CacheView(address, state, Rung.STANDARD, "", *methods, 10000, buckets, 0.0, None)
 
 
 def group(

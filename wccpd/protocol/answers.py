@@ -50,7 +50,12 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
             caches=tuple(_element(group, each) for each in group.usable_members()),
         ),
         assignment_map=_assignment_map(group),
-        capabilities=offer(group.settings, group.fixed, with_timers=first.negotiates_timers),
+        capabilities=offer(
+            group.settings,
+            group.fixed,
+            adjacent=not first.not_adjacent,
+            with_timers=first.negotiates_timers,
+        ),
         commands=CommandExtension(commands) if commands else None,
     )
 
@@ -75,8 +80,12 @@ def routers(group: Group) -> tuple[IPAddress, ...]:
 
 
 def _service(group: Group, member: Member) -> ServiceInfo:
-    """The definition as the first cache sent it: Traffic Server wants its own back, priority included."""
-    return group.definition if group.definition is not None else member.service
+    """The service as that cache defines it: Traffic Server wants its own back, priority included.
+
+    A cache whose definition the group has refused since is shown the group's.
+    """
+    refused = group.definition is not None and not group.same_definition(member.service)
+    return group.definition if refused and group.definition is not None else member.service
 
 
 def _sent_to(group: Group, member: Member) -> IPAddress:

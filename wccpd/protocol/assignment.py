@@ -110,6 +110,12 @@ def cover(owners: Owners, lost: Iterable[IPv4Address], weights: Mapping[IPv4Addr
     return tuple(table)
 
 
+def leave(owners: Owners, lost: Iterable[IPv4Address]) -> Owners:
+    """Make the buckets of lost caches nobody's."""
+    gone = frozenset(lost)
+    return tuple(None if owner in gone else owner for owner in owners)
+
+
 def bucket_counts(owners: Owners) -> dict[IPv4Address, int]:
     """Buckets per owner; caches without any are absent."""
     counts: dict[IPv4Address, int] = {}

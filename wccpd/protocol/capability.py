@@ -37,40 +37,59 @@ class Incompatible:
     reason: str
 
 
-def offer(settings: ServiceSettings, fixed: Selection | None, *, with_timers: bool) -> Capabilities:
+_NO_L2_FORWARDING = ~ForwardingMethod.L2
+_NO_L2_RETURN = ~PacketReturnMethod.L2
+
+
+def offer(
+    settings: ServiceSettings, fixed: Selection | None, *, adjacent: bool, with_timers: bool
+) -> Capabilities:
     """The Capabilities Info of our I_SEE_YOU.
 
     Args:
         settings: What the group supports.
         fixed: What the group's first usable cache selected; None while nobody has.
+        adjacent: Offer L2 too. A group that supports nothing else then offers an empty choice: to leave the
+            element out would mean GRE.
         with_timers: Offer the timers of 2.01 too. Traffic Server takes an offer with elements that it
             does not know for an empty one, so only caches that can negotiate timers are shown them.
     """
     timers = settings.timer_offer
     return Capabilities(
-        forwarding=settings.forwarding,
+        forwarding=settings.forwarding if adjacent else settings.forwarding & _NO_L2_FORWARDING,
         assignment=settings.assignment if fixed is None else fixed.assignment,
-        packet_return=settings.packet_return,
+        packet_return=settings.packet_return if adjacent else settings.packet_return & _NO_L2_RETURN,
         transmit_t=_transmit_offer(timers, fixed) if with_timers else None,
         timer_scale=_scale_offer(timers, fixed) if with_timers else None,
     )
 
 
 def judge(
-    capabilities: Capabilities | None, settings: ServiceSettings, fixed: Selection | None
+    capabilities: Capabilities | None,
+    settings: ServiceSettings,
+    fixed: Selection | None,
+    not_adjacent: str = "",
 ) -> Selection | Incompatible:
     """Read a cache's selection and compare it with our offer.
 
     More than one bit, or none, is undefined in the drafts and taken as incompatible.
+
+    Args:
+        capabilities: Of its HERE_I_AM; None if it had none.
+        settings: What the group supports.
+        fixed: What the group's first usable cache selected; None while nobody has.
+        not_adjacent: Why L2 cannot be had by this cache, in words; empty when it can.
     """
     selection = _selected(capabilities or Capabilities())
     if isinstance(selection, Incompatible):
         return selection
-    return unserved(selection, settings, fixed) or selection
+    return unserved(selection, settings, fixed, not_adjacent) or selection
 
 
-def unserved(selection: Selection, settings: ServiceSettings, fixed: Selection | None) -> Incompatible | None:
-    """Why a group with these settings cannot serve a selection; None when it can."""
+def unserved(
+    selection: Selection, settings: ServiceSettings, fixed: Selection | None, not_adjacent: str = ""
+) -> Incompatible | None:
+    """Why a group with these settings cannot serve a selection; None when it can. Arguments as for `judge`."""
     assignment = settings.assignment if fixed is None else fixed.assignment
     kinds: tuple[tuple[str, IntFlag, IntFlag], ...] = (
         ("forwarding", selection.forwarding, settings.forwarding),
@@ -81,6 +100,10 @@ def unserved(selection: Selection, settings: ServiceSettings, fixed: Selection |
         if selected.value.bit_count() != 1 or selected & offered == 0:
             wanted = method_name(selected)
             return Incompatible(f"it asks for {kind} {wanted}, this group offers {method_name(offered)}")
+    if not_adjacent and selection.forwarding is ForwardingMethod.L2:
+        return Incompatible(f"it asks for forwarding L2, but {not_adjacent}")
+    if not_adjacent and selection.packet_return is PacketReturnMethod.L2:
+        return Incompatible(f"it asks for packet return L2, but {not_adjacent}")
     return _timer_fault(selection.timers, settings.timer_offer, fixed)
 
 

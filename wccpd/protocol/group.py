@@ -4,8 +4,8 @@ Life of a group. Each HERE_I_AM is answered by an I_SEE_YOU with a fresh Receive
 becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first usable cache defines the service
 (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
 comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
-others cover its buckets at once (draft 4.14 leaves them unassigned; covering keeps the traffic inspected). When
-the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+others cover its buckets at once (`on_loss`; draft 4.14 leaves them unassigned, covering keeps the traffic
+inspected). When the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -32,7 +32,7 @@ from wccpd.protocol.outputs import (
     Refusal,
     RungChanged,
 )
-from wccpd.protocol.settings import AssignmentPolicy, ServiceSettings, Timers
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings, Timers
 from wccpd.protocol.tables import (
     HashTable,
     MaskTable,
@@ -47,7 +47,7 @@ from wccpd.wire.enums import MAX_CACHES, AssignmentMethod, IdentityFlags, Servic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv4Network
 
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
@@ -68,13 +68,15 @@ class Group:
         router_id: IPv4Address,
         addresses: frozenset[IPv4Address],
         first_number: int,
+        adjacent: tuple[IPv4Network, ...] | None = None,
     ) -> None:
         self.settings = settings
+        self.adjacent = adjacent
         self.router_id = router_id
         self.addresses = addresses
         self.change_number = first_number
         self.receive_id = first_number
-        self.definition: ServiceInfo | None = None
+        self.definition = settings.definition
         self.members: dict[IPv4Address, Member] = {}
         self.fixed: Selection | None = None
         """What the first usable cache selected: assignment method and timers of the whole group."""
@@ -114,8 +116,9 @@ class Group:
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
-        if self.definition is not None and not self._same_definition(message.service):
-            detail = f"it defines the service as {message.service}, the group is {self.definition}"
+        if self.definition is not None and not self.same_definition(message.service):
+            who = "the group" if self.settings.definition is None else "the configuration"
+            detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
@@ -125,8 +128,16 @@ class Group:
         self._make_room()
         member = Member(address, message.identity, message.service, last_heard=now)
         member.dual_valid = self.known_dual_valid.get(address, False)
+        member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
         return (CacheSeen(self.settings.key, address),)
+
+    def not_adjacent(self, address: IPv4Address) -> str:
+        """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
+        if self.adjacent is None or any(address in network for network in self.adjacent):
+            return ""
+        ours = ", ".join(map(str, self.adjacent)) or "none"
+        return f"{address} is not adjacent at layer 2 (networks that are: {ours})"
 
     def _make_room(self) -> None:
         """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
@@ -184,9 +195,10 @@ class Group:
         self.receive_id = next_number(self.receive_id)
         member.sent_aside(self.receive_id)
 
-    def shown(self) -> tuple[object, ...]:
+    def shown(self, member: Member) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
-        return self.change_number, self.key, self.table, self.definition, self.fixed, self.members_revision
+        numbers = self.change_number, self.key, self.members_revision
+        return *numbers, self.table, self.definition, self.fixed, member.service
 
     def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
@@ -223,7 +235,7 @@ class Group:
             return ours if theirs <= ours else None
         return min(ours, theirs)
 
-    def _same_definition(self, service: ServiceInfo) -> bool:
+    def same_definition(self, service: ServiceInfo) -> bool:
         """Whether a cache means the service that the group already is.
 
         Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service
@@ -257,7 +269,8 @@ class Group:
 
     def _negotiate(self, member: Member, message: HereIAm, now: float) -> tuple[Event, ...]:
         others = bool(self.usable - {member.address})
-        verdict = judge(message.capabilities, self.settings, self.fixed if others else None)
+        fixed = self.fixed if others else None
+        verdict = judge(message.capabilities, self.settings, fixed, member.not_adjacent)
         if isinstance(verdict, Incompatible):
             if member.state is CacheState.INCOMPATIBLE and member.fault == verdict.reason:
                 return ()
@@ -351,9 +364,10 @@ class Group:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
         self.multicast_at = self._next_multicast(now) if waiting else None
-        batches: dict[tuple[bool, bool], list[Member]] = {}
+        batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            batches.setdefault((member.dual_valid, member.negotiates_timers), []).append(member)
+            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
+            batches.setdefault(form, []).append(member)
         return tuple(tuple(batch) for batch in batches.values())
 
     def _next_multicast(self, now: float) -> float:
@@ -384,7 +398,7 @@ class Group:
         return self.await_assignment(now, reason)
 
     def await_assignment(self, now: float, reason: str) -> tuple[Event, ...]:
-        """Want a new assignment, from whom the policy says; until it comes, cover what nobody usable owns."""
+        """Want a new assignment, from whom the policy says; until it comes, cover or leave the lost ones' share."""
         if self.settings.policy is AssignmentPolicy.ROUTER or self.router_had_to_assign:
             return self._router_assigns(reason)
         weights = self._weights()
@@ -394,8 +408,11 @@ class Group:
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
-        covered = assignment.cover(self.table.owners, gone, weights)
-        return self._replace(self.table.with_owners(covered), self.assigned_by, reason)
+        if self.settings.on_loss is OnLoss.COVER:
+            owners = assignment.cover(self.table.owners, gone, weights)
+        else:
+            owners = assignment.leave(self.table.owners, gone)
+        return self._replace(self.table.with_owners(owners), self.assigned_by, reason)
 
     def _assign_if_due(self, now: float) -> tuple[Event, ...]:
         if self.assign_at is not None and now >= self.assign_at:
@@ -433,7 +450,7 @@ class Group:
         return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
 
     def _forget(self) -> None:
-        self.definition = None
+        self.definition = self.settings.definition
         self.fixed = None
         self.key, self.designated = NO_KEY, None
         self.assign_at = self.flush_at = None

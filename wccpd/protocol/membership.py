@@ -66,6 +66,8 @@ class Member:
     """Minor version of the answers to it."""
     negotiates_timers: bool = False
     """It has shown that it knows the timers of 2.01."""
+    not_adjacent: str = ""
+    """Why it is not offered L2; empty when it is on a segment of ours (draft 4.12.2)."""
     multicast: bool = False
     """It speaks to the group address and is answered there."""
     limit: AnswerLimit = field(default_factory=AnswerLimit)

@@ -161,7 +161,7 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
     definition = item["definition"]
     if not members or definition is None or not item["members"]:
         return
-    group.definition = ServiceInfo(
+    saved_definition = ServiceInfo(
         ServiceType(item["service_type"]),
         int(item["service_id"]),
         _within(definition["priority"], 0, 0xFF),
@@ -169,15 +169,19 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         ServiceFlags(_within(definition["flags"], 0, 0xFFFFFFFF)),
         tuple(_within(port, 0, 0xFFFF) for port in definition["ports"]),
     )
-    if len(group.definition.ports) != PORTS:
-        raise ValueError(f"{len(group.definition.ports)} ports")
+    if len(saved_definition.ports) != PORTS:
+        raise ValueError(f"{len(saved_definition.ports)} ports")
+    if group.definition is None:
+        group.definition = saved_definition
+    elif not group.same_definition(saved_definition):
+        return
     for saved in item["members"]:
-        member = _restore_member(saved, group, group.definition, now)
+        member = _restore_member(saved, group, saved_definition, now)
         if _fits(member, group):
             group.members[member.address] = member
             group.fixed = group.fixed or member.selection
     if not group.members:
-        group.definition = None
+        group.definition = group.settings.definition
         return
     if any(member.multicast for member in group.members.values()):
         group.multicast_at = now
@@ -238,6 +242,7 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
         dual_valid=bool(saved["dual_valid"]),
         minor_version=_within(saved["minor_version"], 0, group.settings.minor_version),
         negotiates_timers=bool(saved["negotiates_timers"]),
+        not_adjacent=group.not_adjacent(address),
         multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
         resumed_id=_number(saved["receive_id"]),
@@ -282,7 +287,7 @@ def _fits(member: Member, group: Group) -> bool:
     """Whether the configuration of today would still let the member be what it was."""
     settings = group.settings
     listed = not settings.group_list or any(member.address in network for network in settings.group_list)
-    served = unserved(member.selection, settings, group.fixed) is None
+    served = unserved(member.selection, settings, group.fixed, member.not_adjacent) is None
     return listed and served and member.address not in group.addresses
 
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from wccpd.wire.elements import ServiceKey
 
 
-_Form = tuple["ServiceKey", bool, int, bool]
-"""Group, dual-valid or not, minor version, with timers or not."""
+_Form = tuple["ServiceKey", bool, int, bool, bool, int]
+"""Group, dual-valid or not, minor version, with timers or not, with L2 or not, the cache's own priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ class Router:
         self.settings = settings
         self._addresses = frozenset((settings.router_id, *settings.addresses))
         self.groups: dict[ServiceKey, Group] = {
-            service.key: Group(service, settings.router_id, self._addresses, settings.first_number)
+            service.key: Group(
+                service, settings.router_id, self._addresses, settings.first_number, settings.adjacent
+            )
             for service in settings.services
         }
         self._repeats = Repeats()
@@ -202,8 +204,15 @@ class Router:
             message = answers.i_see_you(group, (member,))
             datagram = encode_message(message, password=password, dual_valid=member.dual_valid)
             return Send(datagram, origin.local, origin.address, origin.port)
-        form = (group.settings.key, member.dual_valid, member.minor_version, member.negotiates_timers)
-        shown = group.shown()
+        form = (
+            group.settings.key,
+            member.dual_valid,
+            member.minor_version,
+            member.negotiates_timers,
+            not member.not_adjacent,
+            member.service.priority,
+        )
+        shown = group.shown(member)
         cached = self._templates.get(form)
         if cached is None or cached[0] != shown:
             message = answers.i_see_you(group, (member,))

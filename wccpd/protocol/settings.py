@@ -15,6 +15,7 @@ from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMet
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network
 
+    from wccpd.wire.components import ServiceInfo
     from wccpd.wire.elements import ServiceKey
 
 
@@ -27,6 +28,15 @@ class AssignmentPolicy(StrEnum):
     """Only the designated cache, as the draft has it."""
     ROUTER = "router"
     """Only the router: every REDIRECT_ASSIGN is refused."""
+
+
+class OnLoss(StrEnum):
+    """What becomes of the buckets or values of a cache that is lost."""
+
+    COVER = "cover"
+    """The survivors have them at once, by weight."""
+    LEAVE = "leave"
+    """They are nobody's until somebody assigns anew, as draft 4.14 has it; at once where the router assigns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,14 @@ class ServiceSettings:
     minor_version: int = 1
     """Highest minor version spoken: 0 for WCCP 2.00 alone, 1 for 2.01 with those that speak it."""
     interop: Interop = field(default_factory=Interop)
+    definition: ServiceInfo | None = None
+    """What the service is, by the operator's word: a cache that says otherwise is refused. None: by the word of
+    the first usable cache. Of a standard service the number alone counts."""
+    on_loss: OnLoss = OnLoss.COVER
+
+    def __post_init__(self) -> None:
+        if self.definition is not None and self.definition.key != self.key:
+            raise ValueError(f"a definition of {self.definition.key} for {self.key}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +152,6 @@ class EngineSettings:
     first_number: int = 1
     """Start of change numbers and Receive IDs, 1 to 2^32-1; taken from the clock so that a restarted
     router never shows a number that Squid still remembers (it assigns only when the number differs)."""
+    adjacent: tuple[IPv4Network, ...] | None = None
+    """Networks on a segment of ours. L2, there and back, is offered only to caches inside them (draft 4.12.2);
+    None: every cache is taken for adjacent."""

@@ -7,10 +7,12 @@ Both are a sequence of owners with a shape around it, so that weighing, covering
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Self
 
 from wccpd.protocol.assignment import EMPTY, Owners
+from wccpd.protocol.view import OwnedSet, OwnedValue
 from wccpd.wire.elements import bucket_index, bucket_uses_alternate_hash
 from wccpd.wire.enums import UNASSIGNED_BUCKET, ServiceFlags
 from wccpd.wire.masks import Mask, MaskValueSet, value_at
@@ -61,7 +63,7 @@ class HashTable:
         return cls(tuple(owners), frozenset(flagged))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MaskTable:
     """Mask/value sets (draft 4.11.2): sets in their order, of each the mask and how many values it has."""
 
@@ -73,6 +75,15 @@ class MaskTable:
     def with_owners(self, owners: Owners) -> Self:
         """The same masks and values with other owners."""
         return replace(self, owners=owners)
+
+    @cached_property
+    def owned_sets(self) -> tuple[OwnedSet, ...]:
+        """All sets with every value and its present owner."""
+        owners = iter(self.owners)
+        return tuple(
+            OwnedSet(each.mask, tuple(OwnedValue(*value[:4], next(owners)) for value in each.values))
+            for each in self.sets
+        )
 
     def assigned_sets(self) -> tuple[MaskValueSet, ...]:
         """The sets with their present owners; values of nobody are left out."""

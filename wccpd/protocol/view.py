@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wccpd.protocol.settings import Timers
 from wccpd.wire.enums import BUCKETS
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.elements import ServiceKey
-    from wccpd.wire.masks import MaskValueSet
+    from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
+    from wccpd.wire.masks import Mask
     from wccpd.wire.reader import IPAddress
 
 
@@ -61,13 +62,32 @@ class CacheView:
     rung: Rung
     reason: str
     """One line: what we know about why it stands there."""
-    forwarding: str
-    packet_return: str
+    forwarding: ForwardingMethod
+    """What it selected; the drafts' default until it has."""
+    packet_return: PacketReturnMethod
     weight: int
     buckets: int
     """Buckets or values that it owns."""
     last_heard: float
     usable_since: float | None
+
+
+class OwnedValue(NamedTuple):
+    """A value of a mask, and the cache that gets the packets whose picked bits equal it."""
+
+    source_address: IPAddress
+    destination_address: IPAddress
+    source_port: int
+    destination_port: int
+    owner: IPv4Address | None
+    """None: such packets are nobody's, and no later set is asked for them (draft 4.11.2)."""
+
+
+class OwnedSet(NamedTuple):
+    """A mask and its values in the order in which they are compared; a value may come again and then never counts."""
+
+    mask: Mask
+    values: tuple[OwnedValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +96,7 @@ class GroupView:
 
     key: ServiceKey
     definition: ServiceInfo | None
-    """What the first cache said the service is; None while the group is empty."""
+    """What the operator, or else the first usable cache said the service is; None while nobody has."""
     caches: tuple[CacheView, ...]
     bucket_owners: tuple[IPv4Address | None, ...] = field(repr=False)
     """256 entries; all None in a group that assigns by mask."""
@@ -85,8 +105,8 @@ class GroupView:
     change_number: int
     alternate_buckets: frozenset[int] = field(default=frozenset(), repr=False)
     """Buckets whose packets are decided by the alternate hash."""
-    mask_sets: tuple[MaskValueSet, ...] = field(default=(), repr=False)
-    """Mask/value sets in order, values of nobody left out; empty in a group that assigns by hash."""
+    mask_sets: tuple[OwnedSet, ...] = field(default=(), repr=False)
+    """All mask/value sets in the order in which they are asked; empty in a group that assigns by hash."""
     values: int = BUCKETS
     """Entries that can be owned: 256 buckets, or the values of all sets."""
     routers: tuple[IPAddress, ...] = ()

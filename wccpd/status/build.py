@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gre.tunnel import redirect_device_name
 from wccpd.plan.match import is_standard, service_match, service_name, words
+from wccpd.protocol.capability import method_name
 from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView
 from wccpd.status.view import (
     SCHEMA_VERSION,
@@ -168,8 +169,8 @@ def _cache(sources: Sources, group: GroupView, cache: CacheView, now: float) -> 
         state=cache.state.value,
         rung=cache.rung.value,
         reason=cache.reason,
-        forwarding=cache.forwarding,
-        packet_return=cache.packet_return,
+        forwarding=method_name(cache.forwarding),
+        packet_return=method_name(cache.packet_return),
         weight=cache.weight,
         buckets=cache.buckets,
         packets_redirected=redirected[0],

@@ -11,9 +11,9 @@ from tests.support.stage import FIRST, SECOND, Stage, only, reason
 from wccpd.protocol.outputs import AssignmentChanged, Refusal
 from wccpd.protocol.resume import dump, restore
 from wccpd.protocol.router import Router
-from wccpd.protocol.settings import AssignmentPolicy
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss
 from wccpd.protocol.tables import MAX_ROUTER_VALUES, USUAL_MASK, MaskTable, narrowed
-from wccpd.protocol.view import AssignedBy, CacheState
+from wccpd.protocol.view import AssignedBy, CacheState, OwnedSet, OwnedValue
 from wccpd.wire.components import Capabilities
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod
 from wccpd.wire.identity import MaskAssignment
@@ -43,7 +43,12 @@ def dealt(mask: Mask, *caches: IPv4Address) -> MaskValueSet:
 
 
 def owners(stage: Stage) -> list[object]:
-    return [value.cache for each in stage.group.mask_sets for value in each.values]
+    return [value.owner for each in stage.group.mask_sets for value in each.values]
+
+
+def owned(*sets: MaskValueSet) -> tuple[OwnedSet, ...]:
+    """Sets as a view shows them while every value belongs to the cache that it was assigned to."""
+    return tuple(OwnedSet(each.mask, tuple(OwnedValue(*value) for value in each.values)) for each in sets)
 
 
 def test_an_unassigned_cache_is_shown_with_its_own_set_and_an_assigned_one_without() -> None:
@@ -77,7 +82,7 @@ def test_the_alternate_form_of_2_01_means_the_same() -> None:
     stage = stage_of_masks()
     (cache,) = joined(stage, FIRST, minor_version=1)
     stage.send(cache, cache.redirect_assign_sets(dealt(ON_DESTINATION, FIRST), alternate=True))
-    assert stage.group.mask_sets == (dealt(ON_DESTINATION, FIRST),)
+    assert stage.group.mask_sets == owned(dealt(ON_DESTINATION, FIRST))
 
 
 def test_the_alternate_form_is_refused_in_2_00() -> None:
@@ -106,6 +111,33 @@ def test_more_values_than_a_table_may_have_are_refused() -> None:
     assert reason(outputs) is Refusal.TOO_MANY_VALUES
 
 
+def test_values_of_nobody_keep_their_place_so_that_no_later_set_is_asked_for_them() -> None:
+    stage = stage_of_masks(on_loss=OnLoss.LEAVE)
+    first, _ = joined(stage, FIRST, SECOND)
+    ports = Mask(ZERO, ZERO, 0, 1)
+    by_port = MaskValueSet(ports, (Value(ZERO, ZERO, 0, 1, SECOND), Value(ZERO, ZERO, 0, 0, FIRST)))
+    everything = MaskValueSet(Mask(ZERO, ZERO, 0, 0), (Value(ZERO, ZERO, 0, 0, FIRST),))
+    stage.send(first, first.redirect_assign_sets(by_port, everything))
+    assert stage.group.mask_sets == owned(by_port, everything)
+    stage.live(30, first)
+    values = OwnedValue(ZERO, ZERO, 0, 1, None), OwnedValue(ZERO, ZERO, 0, 0, FIRST)
+    assert stage.group.mask_sets == (OwnedSet(ports, values), *owned(everything))
+    assert stage.group.mask_sets is stage.group.mask_sets, "made once for each table"
+
+
+def test_a_value_assigned_to_a_stranger_is_shown_as_nobodys() -> None:
+    stage = stage_of_masks()
+    first, second = joined(stage, FIRST, SECOND)
+    stranger = FIRST + 7
+    stage.send(first, first.redirect_assign_sets(dealt(ON_DESTINATION, FIRST, stranger, SECOND)))
+    assert owners(stage)[:6] == [FIRST, None, SECOND] * 2
+    stage.hello(second)
+    assert second.last is not None
+    assert second.last.assignment_map is not None
+    (told,) = second.last.assignment_map.sets
+    assert [value.cache for value in told.values[:4]] == [FIRST, SECOND] * 2
+
+
 def test_values_of_a_lost_cache_are_covered_and_no_other_moves() -> None:
     stage = stage_of_masks()
     first, second = joined(stage, FIRST, SECOND)
@@ -121,7 +153,7 @@ def test_a_squid_that_never_assigns_gets_the_routers_values_for_its_own_mask() -
     stage.hello(squid)
     outputs = stage.live(60, squid)
     assert only(outputs, AssignmentChanged)[-1].assigned_by is AssignedBy.ROUTER
-    assert stage.group.mask_sets == (dealt(ON_DESTINATION, FIRST),)
+    assert stage.group.mask_sets == owned(dealt(ON_DESTINATION, FIRST))
     assert stage.group.caches[0].buckets == 64
 
 

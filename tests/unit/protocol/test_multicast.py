@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from tests.support.scripted_cache import ScriptedCache
 from tests.support.stage import FIRST, ROUTER_ID, SECOND, Stage, only
 from wccpd.protocol.outputs import Output, Send
 from wccpd.protocol.view import CacheState
+from wccpd.wire.enums import ForwardingMethod
 from wccpd.wire.messages import ISeeYou, decode_message
 
 GROUP = IPv4Address("239.192.0.5")
@@ -17,8 +18,8 @@ GROUP = IPv4Address("239.192.0.5")
 class MulticastStage(Stage):
     """A stage on which what is sent to the group address reaches every cache."""
 
-    def __init__(self) -> None:
-        super().__init__(group_address=GROUP)
+    def __init__(self, **settings: object) -> None:
+        super().__init__(group_address=GROUP, **settings)
         self.heard: list[tuple[float, Send]] = []
 
     def hello(self, *caches: ScriptedCache) -> tuple[Output, ...]:
@@ -85,6 +86,16 @@ def test_a_broken_squid_among_them_gets_a_form_of_its_own() -> None:
     stage.hello(good, broken)
     stage.live(80, good, broken)
     assert [cache.state for cache in stage.group.caches] == [CacheState.USABLE] * 2
+
+
+def test_caches_on_and_off_our_segments_are_answered_apart_where_l2_is_offered() -> None:
+    both = ForwardingMethod.GRE | ForwardingMethod.L2
+    stage = MulticastStage(adjacent=(IPv4Network(f"{FIRST}/32"),), forwarding=both)
+    near, far = stage.cache(FIRST), stage.cache(SECOND)
+    stage.hello(near, far)
+    assert len(only(stage.wait(10), Send)) == 2
+    offers = [cache.last.capabilities for cache in (near, far) if cache.last is not None]
+    assert [each.forwarding for each in offers if each is not None] == [both, ForwardingMethod.GRE]
 
 
 def test_a_cache_that_speaks_to_our_own_address_is_answered_at_once_beside_the_others() -> None:

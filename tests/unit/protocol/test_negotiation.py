@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -11,9 +12,16 @@ from tests.support.stage import FIRST, PASSWORD, ROUTER_ID, SECOND, Stage, only,
 from wccpd.protocol.outputs import CacheIncompatible, CacheLost, CacheUsable, Refusal, Refused, Send
 from wccpd.protocol.settings import Interop, Timers
 from wccpd.protocol.view import CacheState
-from wccpd.wire.components import Capabilities
-from wccpd.wire.elements import TimerScale, TransmitT
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, IdentityFlags
+from wccpd.wire.components import Capabilities, ServiceInfo
+from wccpd.wire.elements import ServiceKey, TimerScale, TransmitT
+from wccpd.wire.enums import (
+    AssignmentMethod,
+    ForwardingMethod,
+    IdentityFlags,
+    PacketReturnMethod,
+    ServiceFlags,
+    ServiceType,
+)
 from wccpd.wire.messages import ISeeYou, decode_message
 
 FAST = replace(GRE_HASH_GRE, transmit_t=TransmitT(0, 500), timer_scale=TimerScale(0, 2, 0, 1))
@@ -116,7 +124,54 @@ def test_forwarding_may_differ_from_cache_to_cache() -> None:
     stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
     stage.joined(FIRST)
     stage.joined(SECOND, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
-    assert [cache.forwarding for cache in stage.group.caches] == ["GRE", "L2"]
+    assert [cache.forwarding for cache in stage.group.caches] == [
+        ForwardingMethod.GRE,
+        ForwardingMethod.L2,
+    ]
+
+
+BOTH_WAYS = {
+    "forwarding": ForwardingMethod.GRE | ForwardingMethod.L2,
+    "packet_return": PacketReturnMethod.GRE | PacketReturnMethod.L2,
+}
+SEGMENT = IPv4Network("10.100.1.16/29")
+"""FIRST and SECOND are on it, FAR is behind a router."""
+FAR = IPv4Address("10.100.2.21")
+
+
+def test_l2_is_offered_only_to_caches_on_a_segment_of_ours() -> None:
+    stage = Stage(adjacent=(SEGMENT,), **BOTH_WAYS)
+    near, far = stage.cache(FIRST), stage.cache(FAR)
+    offers = [answer(stage, cache).capabilities for cache in (near, far, near, far)]
+    methods = [(each.forwarding, each.packet_return) for each in offers if each is not None]
+    both, gre = (ForwardingMethod(3), PacketReturnMethod(3)), (ForwardingMethod.GRE, PacketReturnMethod.GRE)
+    assert methods == [both, gre, both, gre]
+
+
+@pytest.mark.parametrize(
+    ("selected", "words"),
+    [
+        (Capabilities(forwarding=ForwardingMethod.L2), "it asks for forwarding L2, but 10.100.2.21 is not"),
+        (
+            Capabilities(packet_return=PacketReturnMethod.L2),
+            "it asks for packet return L2, but 10.100.2.21 is not",
+        ),
+    ],
+)
+def test_a_cache_that_selects_l2_from_afar_is_told_why_it_cannot(selected: Capabilities, words: str) -> None:
+    stage = Stage(adjacent=(SEGMENT,), **BOTH_WAYS)
+    reason = incompatible(stage, stage.cache(FAR, capabilities=selected))
+    assert reason == f"{words} adjacent at layer 2 (networks that are: {SEGMENT})"
+    assert only(
+        stage.hello(near := stage.cache(FIRST, capabilities=selected)) + stage.hello(near), CacheUsable
+    )
+
+
+def test_a_group_of_l2_alone_offers_a_cache_from_afar_nothing_rather_than_gre() -> None:
+    stage = Stage(adjacent=(), forwarding=ForwardingMethod.L2)
+    offered = answer(stage, stage.cache(FIRST)).capabilities
+    assert offered is not None
+    assert offered.forwarding == ForwardingMethod(0)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +197,55 @@ def test_a_usable_cache_that_changes_its_mind_loses_its_buckets() -> None:
     assert set(stage.group.bucket_owners) == {SECOND}
     first.capabilities = GRE_HASH_GRE
     assert only(stage.hello(first), CacheUsable)
+
+
+# Definition
+
+SEVENTY = ServiceKey(ServiceType.DYNAMIC, 70)
+
+
+def on_ports(*ports: int, priority: int = 10) -> ServiceInfo:
+    flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.PORTS_DEFINED
+    return ServiceInfo.dynamic(70, priority, 6, flags, ports)
+
+
+def test_a_service_that_the_operator_defined_is_defined_before_any_cache_came_and_after_the_last_left() -> (
+    None
+):
+    stage = Stage(key=SEVENTY, definition=on_ports(443))
+    assert stage.group.definition == on_ports(443)
+    stage.joined(FIRST, service=on_ports(443, priority=7))
+    assert stage.state(FIRST) is CacheState.USABLE
+    assert stage.group.definition == on_ports(443), "the operator's priority counts"
+    stage.wait(60)
+    assert stage.group.caches == ()
+    assert stage.group.definition == on_ports(443)
+
+
+def test_a_cache_that_defines_the_service_otherwise_than_the_operator_is_refused_with_both_versions() -> None:
+    stage = Stage(key=SEVENTY, definition=on_ports(443))
+    (refused,) = only(stage.hello(stage.cache(FIRST, service=on_ports(8443))), Refused)
+    assert refused.reason is Refusal.DEFINITION_DIFFERS
+    assert refused.detail == (
+        "it defines the service as dynamic 70: protocol 6, destination ports 8443, priority 10, flags 0x11; "
+        "the configuration as dynamic 70: protocol 6, destination ports 443, priority 10, flags 0x11"
+    )
+    assert stage.group.caches == ()
+
+
+def test_each_cache_is_shown_its_own_priority_again_as_traffic_server_insists() -> None:
+    stage = Stage(key=SEVENTY)
+    first = stage.cache(FIRST, service=on_ports(443, priority=7))
+    second = stage.cache(SECOND, service=on_ports(443, priority=8))
+    for _ in range(3):
+        assert answer(stage, first).service.priority == 7
+        assert answer(stage, second).service.priority == 8
+    assert stage.group.definition == on_ports(443, priority=7)
+
+
+def test_a_definition_of_another_service_is_a_mistake_of_ours() -> None:
+    with pytest.raises(ValueError, match="dynamic 70 for web-cache"):
+        Stage(definition=on_ports(443))
 
 
 # Versions
@@ -239,16 +343,10 @@ def test_a_removal_query_may_repeat_the_last_receive_id() -> None:
 
 
 def test_priority_may_be_made_part_of_the_definition() -> None:
-    from wccpd.wire.components import ServiceInfo
-    from wccpd.wire.elements import ServiceKey
-    from wccpd.wire.enums import ServiceFlags, ServiceType
-
-    def info(priority: int) -> ServiceInfo:
-        return ServiceInfo.dynamic(70, priority, 6, ServiceFlags.SOURCE_IP_HASH)
-
-    stage = Stage(key=ServiceKey(ServiceType.DYNAMIC, 70), interop=Interop(priority_defines_service=True))
-    stage.joined(FIRST, service=info(1))
-    assert reason(stage.hello(stage.cache(SECOND, service=info(2)))) is Refusal.DEFINITION_DIFFERS
+    stage = Stage(key=SEVENTY, interop=Interop(priority_defines_service=True))
+    stage.joined(FIRST, service=on_ports(443, priority=1))
+    other = stage.cache(SECOND, service=on_ports(443, priority=2))
+    assert reason(stage.hello(other)) is Refusal.DEFINITION_DIFFERS
 
 
 def test_an_assignment_that_omits_us_is_ignored_or_flushes_as_configured() -> None:

@@ -14,8 +14,9 @@ from wccpd.protocol.resume import dump, restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, TimerOffer
 from wccpd.protocol.view import AssignedBy, CacheState
-from wccpd.wire.elements import TransmitT
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod
+from wccpd.wire.components import Capabilities, ServiceInfo
+from wccpd.wire.elements import ServiceKey, TransmitT
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, ServiceFlags, ServiceType
 
 
 def restarted(stage: Stage, *, members: bool = True) -> None:
@@ -233,3 +234,31 @@ def test_a_value_that_could_not_be_sent_is_refused() -> None:
         state["groups"][0]["members"][0].update({"negotiates_timers": True, **of_member})
         with pytest.raises(ValueError, match=r".+"):
             restore(Router(stage.router.settings), state, 0.0)
+
+
+def test_a_cache_that_is_no_longer_adjacent_is_not_resumed_with_l2() -> None:
+    stage = Stage(forwarding=ForwardingMethod.GRE | ForwardingMethod.L2)
+    stage.joined(FIRST, capabilities=Capabilities(forwarding=ForwardingMethod.L2))
+    stage.joined(SECOND)
+    state = dump(stage.router)
+    stage.router = Router(replace(stage.router.settings, adjacent=(IPv4Network("192.0.2.0/24"),)))
+    restore(stage.router, state, stage.now)
+    assert [cache.address for cache in stage.group.caches] == [SECOND]
+
+
+@pytest.mark.parametrize(("port", "resumed"), [(443, [FIRST]), (8443, [])])
+def test_members_are_resumed_if_the_operator_still_means_the_same_service(
+    port: int, resumed: list[IPv4Address]
+) -> None:
+    flags = ServiceFlags.SOURCE_IP_HASH | ServiceFlags.PORTS_DEFINED
+    key = ServiceKey(ServiceType.DYNAMIC, 70)
+    stage = Stage(key=key)
+    (cache,) = stage.joined(FIRST, service=ServiceInfo.dynamic(70, 9, 6, flags, (443,)))
+    stage.live(30, cache)
+    state = dump(stage.router)
+    definition = ServiceInfo.dynamic(70, 1, 6, flags, (port,))
+    service = replace(stage.router.settings.services[0], definition=definition)
+    stage.router = Router(replace(stage.router.settings, services=(service,)))
+    restore(stage.router, state, stage.now)
+    assert [each.address for each in stage.group.caches] == resumed
+    assert stage.group.definition == definition

@@ -17,7 +17,7 @@ from wccpd.protocol.outputs import (
     RungChanged,
     Send,
 )
-from wccpd.protocol.settings import AssignmentPolicy
+from wccpd.protocol.settings import AssignmentPolicy, OnLoss
 from wccpd.protocol.view import AssignedBy, CacheState, Rung
 from wccpd.wire.components import Capabilities, ServiceInfo
 from wccpd.wire.elements import ServiceKey
@@ -408,3 +408,43 @@ def test_a_cache_that_says_shutdown_is_out_at_once_and_acknowledged() -> None:
     assert stage.state(FIRST) is CacheState.SHUTDOWN
     stage.live(40, second)
     assert [cache.address for cache in stage.group.caches] == [SECOND]
+
+
+def test_where_the_operator_says_leave_the_buckets_of_a_lost_cache_are_nobodys_until_assigned_anew() -> None:
+    stage = Stage(on_loss=OnLoss.LEAVE)
+    first, _ = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    before = stage.group.bucket_owners
+    (lost,) = only(stage.live(30, first), CacheLost)
+    assert lost.cache == SECOND
+    assert stage.group.bucket_owners == tuple(None if owner == SECOND else owner for owner in before)
+    stage.hello(first)
+    stage.send(first, first.redirect_assign((FIRST,)))
+    assert stage.group.bucket_owners == (FIRST,) * 256
+
+
+def test_left_buckets_are_assigned_by_the_router_when_no_cache_does_in_time() -> None:
+    stage = Stage(on_loss=OnLoss.LEAVE)
+    first, _ = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST, SECOND)))
+    stage.live(50, first)
+    assert stage.group.bucket_owners.count(None) == 128
+    stage.live(20, first)
+    assert stage.group.bucket_owners == (FIRST,) * 256
+    assert stage.group.assigned_by is AssignedBy.ROUTER
+
+
+def test_where_the_router_assigns_it_does_so_at_once_whatever_is_said_of_lost_buckets() -> None:
+    stage = Stage(on_loss=OnLoss.LEAVE, policy=AssignmentPolicy.ROUTER)
+    first, _ = stage.joined(FIRST, SECOND)
+    stage.live(30, first)
+    assert stage.group.bucket_owners == (FIRST,) * 256
+
+
+def test_a_cache_that_owned_everything_leaves_nobody_behind_though_another_is_usable() -> None:
+    stage = Stage(on_loss=OnLoss.LEAVE)
+    first, second = stage.joined(FIRST, SECOND)
+    stage.send(first, first.redirect_assign((FIRST,)))
+    stage.live(30, second)
+    assert stage.group.bucket_owners == (None,) * 256
+    assert stage.group.assigned_by is AssignedBy.NOBODY
