@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.contract.stage import LEASE_SECONDS, Fate, as_known_to_the_host, fate_of
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel
-from wccpd.dataplane.next_port import Applied, Wish
+from wccpd.dataplane.port import Applied, Wish
 from wccpd.plan.decide import Packet
 from wccpd.plan.redirect import RedirectPlan
 from wccpd.plan.verdict import Counters

@@ -43,7 +43,7 @@ from tests.contract.wires import (
 )
 from tests.support.namespaces import Namespace, run
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, SPOKE
-from wccpd.dataplane.next_port import Applied, DataPlane, Wish
+from wccpd.dataplane.port import Applied, DataPlane, Wish
 from wccpd.plan.decide import WCCP_PORT, Packet
 from wccpd.plan.redirect import TCP, UDP, Path, RedirectPlan
 from wccpd.plan.verdict import Counters

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SERVER, SPOKE
-from wccpd.dataplane.next_port import Applied, DataPlane
+from wccpd.dataplane.port import Applied, DataPlane
 from wccpd.plan.decide import Decision, Packet
 from wccpd.plan.redirect import TCP, Path, RedirectPlan
 from wccpd.plan.verdict import Counters, Verdict

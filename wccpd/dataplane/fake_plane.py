@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gre.tunnel import GreDevice, ObservedGre, redirect_device
-from wccpd.dataplane.next_port import Applied, Observation
+from wccpd.dataplane.port import Applied, Observation
 from wccpd.errors import KernelError
 from wccpd.plan.decide import Decision, decide
 from wccpd.plan.hashes import HASH_FUNCTIONS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
     from ipaddress import IPv4Address
 
-    from wccpd.dataplane.next_port import Wish
+    from wccpd.dataplane.port import Wish
     from wccpd.plan.decide import Packet, Pin
     from wccpd.plan.verdict import Exemption, Outcome
 
