@@ -7,7 +7,6 @@ sections are plain frozen models. A leaf: knows neither wccpd, nor bgp, nor gre.
 from config.errors import ConfigError, Problem
 from config.loader import load, parse
 from config.model import (
-    Assignment,
     Bgp,
     Config,
     Control,
@@ -15,13 +14,11 @@ from config.model import (
     Log,
     LogFormat,
     LogLevel,
-    Mode,
-    Redirect,
     Router,
-    Service,
     Tunnel,
     redacted,
 )
+from config.services import Assignment, Mode, Redirect, Service
 
 __all__ = [
     "Assignment",

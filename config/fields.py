@@ -225,6 +225,67 @@ def parse_nft_name(value: object) -> str:
     )
 
 
+PROTOCOLS = {"any": None, "icmp": 1, "tcp": 6, "udp": 17}
+"""Protocols that have a name here."""
+
+
+def parse_protocol(value: object) -> int | None:
+    """Read an IP protocol: a name, `any` (None), or its number.
+
+    Raises:
+        FieldError: it is none.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value in PROTOCOLS:
+        return PROTOCOLS[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
+        return value
+    raise FieldError("must be an IP protocol", allowed=f"{', '.join(PROTOCOLS)}, or a number 0 to 255")
+
+
+def parse_port(value: object) -> int:
+    """Read a TCP or UDP port.
+
+    Raises:
+        FieldError: it is none.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return value
+    raise FieldError("must be a port", allowed="1 to 65535")
+
+
+def parse_port_range(value: object) -> tuple[int, int]:
+    """Read a port, or a range of ports as first and last: 443, 8000-8099.
+
+    Raises:
+        FieldError: it is neither.
+    """
+    if isinstance(value, tuple) and len(value) == 2:
+        return value
+    if not isinstance(value, str):
+        port = parse_port(value)
+        return port, port
+    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)
+    if found is None:
+        raise FieldError("must be a port or a range of ports", allowed="such as 443 or 8000-8099")
+    first, last = (parse_port(int(part)) for part in found.groups())
+    if first > last:
+        raise FieldError("must begin with the lower port", hint=f"did you mean {last}-{first}?")
+    return first, last
+
+
+def parse_zone_name(value: object) -> str:
+    """Read the name of a zone.
+
+    Raises:
+        FieldError: it is empty, long, or not printable.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,63}", value):
+        return value
+    raise FieldError("must be the name of a zone", allowed="up to 63 letters, digits, '.', '_' or '-'")
+
+
 def parse_asn(value: object) -> int:
     """Read an autonomous system number, 1 to 4294967294 without the reserved ones (RFC 7300, RFC 6793).
 
@@ -331,6 +392,10 @@ DevicePrefix = Annotated[str, BeforeValidator(parse_device_prefix)]
 NftName = Annotated[str, BeforeValidator(parse_nft_name)]
 Asn = Annotated[int, BeforeValidator(parse_asn)]
 TransitGatewayAsn = Annotated[int, BeforeValidator(parse_transit_gateway_asn)]
+IpProtocol = Annotated[int | None, BeforeValidator(parse_protocol)]
+Port = Annotated[int, BeforeValidator(parse_port)]
+PortRange = Annotated[tuple[int, int], BeforeValidator(parse_port_range)]
+ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
 RouteProtocol = Annotated[int, BeforeValidator(parse_route_protocol)]
 FilePath = Annotated[Path, BeforeValidator(parse_path)]
 AbsolutePath = Annotated[Path, BeforeValidator(parse_path), AfterValidator(require_absolute)]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, SecretBytes, ValidationError
 
 from config.errors import ConfigError, Problem
-from config.model import Bgp, Config, Control, Kernel, Redirect, Router, Service, Tunnel, with_derived_values
+from config.model import Bgp, Config, Control, Kernel, Router, Tunnel, with_derived_values
+from config.services import Redirect, Service
 from config.source import Document, SourceError
 from config.source import parse as parse_yaml
 from config.validate import Fault, Parts, validate

@@ -7,10 +7,9 @@ single values; `validate` checks what they mean together. Nothing here reads a f
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field, model_validator
 
 from config.fields import (
     AbsolutePath,
@@ -18,38 +17,22 @@ from config.fields import (
     Asn,
     DevicePrefix,
     FieldError,
-    FilePath,
     InsideNetwork,
-    InterfaceName,
-    MulticastAddress,
     Network,
     NftName,
     RouteProtocol,
-    ServiceName,
     SocketPath,
     TransitGatewayAsn,
     TunnelName,
     UnicastAddress,
+    ZoneName,
     parse_unicast_address,
-    refuse_open_password,
 )
+from config.section import Section
+from config.services import Redirect, Service
 
 MAX_SERVICES = 255
 """A packet's mark has 8 bits for its service, and 0 means none."""
-
-
-class Mode(StrEnum):
-    """What happens to a flow that matches a service while no cache owns its bucket."""
-
-    OPEN = "open"
-
-
-class Assignment(StrEnum):
-    """Who fills the 256 buckets of a service group."""
-
-    AUTO = "auto"
-    CACHE = "cache"
-    ROUTER = "router"
 
 
 class LogLevel(StrEnum):
@@ -69,25 +52,6 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-def parse_mode(value: object) -> object:
-    """Refuse the modes that other routers know and this one has not, with that reason.
-
-    Raises:
-        FieldError: it is one of them.
-    """
-    if value in ("closed", "reject"):
-        raise FieldError(
-            "must be 'open': this version forwards what no cache takes, it cannot drop or reject it"
-        )
-    return value
-
-
-class Section(BaseModel):
-    """What all sections have in common: immutable, no unknown keys, no input echoed in an exception."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
 class Router(Section):
     """The router itself, as caches know it."""
 
@@ -96,6 +60,10 @@ class Router(Section):
     )
     addresses: tuple[UnicastAddress, ...] = Field(
         default=(), description="Further IPv4 addresses of this host to which caches may send HERE_I_AM."
+    )
+    zone: ZoneName | None = Field(
+        default=None,
+        description="The zone that this router is in, e.g. an Availability Zone; see prefer_zone.",
     )
 
 
@@ -196,128 +164,6 @@ class Bgp(Section):
     )
 
 
-class Interop(Section):
-    """Points on which WCCP's drafts and real proxies disagree; the defaults suit all proxies that are known."""
-
-    minor_version: int = Field(
-        default=1, strict=True, ge=0, le=1, description="Highest version spoken: 0 is WCCP 2.00, 1 is 2.01."
-    )
-    answer_unusable: bool = Field(
-        default=True,
-        strict=True,
-        description="Answer a HERE_I_AM with a stale Receive ID or an unsupported method, as 2.01 has it.",
-    )
-    removal_query_takes_receive_id: bool = Field(
-        default=True,
-        strict=True,
-        description="A REMOVAL_QUERY has a Receive ID of its own, as IOS does, rather than repeating the last.",
-    )
-    accepted_receive_ids: int = Field(
-        default=1,
-        strict=True,
-        ge=1,
-        le=4,
-        description="How many of the last Receive IDs count as an echo; more than 1 helps on lossy paths.",
-    )
-    priority_defines_service: bool = Field(
-        default=False,
-        strict=True,
-        description="Refuse a cache whose definition of the service differs in nothing but its priority.",
-    )
-    flush_when_not_listed: bool = Field(
-        default=False,
-        strict=True,
-        description="A REDIRECT_ASSIGN that omits this router flushes its table, as 2.00 has it.",
-    )
-    bucket_vector_low_bit_first: bool = Field(
-        default=False,
-        strict=True,
-        description="Bit order of the bucket vector that an I_SEE_YOU shows.",
-    )
-
-
-class Service(Section):
-    """One WCCP service group that caches may join."""
-
-    service: ServiceName = Field(
-        description="The well-known group `web-cache` (TCP port 80), or the number 0 to 255 of a dynamic one."
-    )
-    password_file: FilePath | None = Field(
-        default=None,
-        description=(
-            "File with the group's password, 1 to 8 octets; a newline at its end does not count. "
-            "A relative name starts at the configuration file's directory."
-        ),
-    )
-    password: Annotated[SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)] = Field(
-        default=None,
-        exclude=True,
-        repr=False,
-        description="What password_file holds; only the loader sets it.",
-    )
-    previous_password_file: FilePath | None = Field(
-        default=None,
-        description=(
-            "File with the password that the group had before: still accepted while proxies are moved, never sent."
-        ),
-    )
-    previous_password: Annotated[
-        SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)
-    ] = Field(
-        default=None,
-        exclude=True,
-        repr=False,
-        description="What previous_password_file holds; only the loader sets it.",
-    )
-    group_address: MulticastAddress | None = Field(
-        default=None,
-        description="IPv4 multicast address at which the group meets; unicast caches are served beside it.",
-    )
-    group_list: tuple[Network, ...] = Field(
-        default=(),
-        description="IPv4 networks whose caches may join. Empty: every cache that knows the password.",
-    )
-    mode: Annotated[Mode, BeforeValidator(parse_mode)] = Field(
-        default=Mode.OPEN,
-        description="Flows whose bucket no cache owns: `open` forwards them without inspection.",
-    )
-    assignment: Assignment = Field(
-        default=Assignment.AUTO,
-        description=(
-            "Who fills the buckets: the designated `cache`, the `router`, or `auto`: "
-            "the cache if its assignment comes in time, else the router."
-        ),
-    )
-    assignment_wait_seconds: int | None = Field(
-        default=None,
-        strict=True,
-        ge=1,
-        le=600,
-        description=(
-            "With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself. "
-            "Default: what follows from the group's timers, 27 at the usual ones."
-        ),
-    )
-    interop: Interop = Field(
-        default=Interop(), description="Points on which WCCP's drafts and real proxies disagree."
-    )
-
-
-class Redirect(Section):
-    """Which traffic is looked at."""
-
-    interfaces: tuple[InterfaceName, ...] = Field(
-        default=(),
-        description=(
-            "Ingress interfaces whose traffic is redirected, besides all tunnels. Each is one full name "
-            "of letters, digits, '.', '_' and '-', a letter first."
-        ),
-    )
-    never: tuple[Network, ...] = Field(
-        default=(), description="Destination networks that are never redirected."
-    )
-
-
 class Control(Section):
     """How `wccpctl` reaches the daemon."""
 
@@ -370,6 +216,13 @@ class Log(Section):
     )
 
 
+class Cache(Section):
+    """What the operator knows of caches beforehand."""
+
+    network: Network = Field(description="IPv4 network of caches, or the address of one.")
+    zone: ZoneName = Field(description="Their zone, e.g. an Availability Zone; the longest network counts.")
+
+
 class Config(Section):
     """The whole file."""
 
@@ -382,7 +235,10 @@ class Config(Section):
     services: tuple[Service, ...] = Field(
         min_length=1, max_length=MAX_SERVICES, description=f"WCCP service groups, 1 to {MAX_SERVICES}."
     )
-    redirect: Redirect = Field(default=Redirect(), description="Which traffic is looked at.")
+    redirect: Redirect = Field(
+        default=Redirect(), description="Which traffic is looked at, and how it is carried."
+    )
+    caches: tuple[Cache, ...] = Field(default=(), description="Zones of caches.")
     control: Control = Field(default=Control(), description="How `wccpctl` reaches the daemon.")
     kernel: Kernel = Field(default=Kernel(), description="How our objects in the kernel are recognised.")
     log: Log = Field(default=Log(), description="What is logged, and how.")

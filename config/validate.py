@@ -12,13 +12,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from config.fields import INTERFACE_NAME_OCTETS
-from config.model import Assignment, Bgp, Control, Kernel, Redirect, Router, Service, Tunnel
+from config.services import Action, Assignment, LostFlows, Mode, Redirect, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
     from ipaddress import IPv4Network
 
     from config.errors import KeyPath
+    from config.model import Bgp, Control, Kernel, Router, Tunnel
 
 _Item = TypeVar("_Item")
 
@@ -58,6 +59,7 @@ def validate(parts: Parts) -> tuple[Fault, ...]:
         _bgp_rules,
         _service_rules,
         _redirect_rules,
+        _exclude_rules,
         _ingress_rules,
         _socket_rules,
     )
@@ -149,6 +151,14 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
                 ("services", index, "previous_password_file"),
                 "there is no password_file: a group without a password accepts no digest at all",
             )
+        yield from _redirect_list_rules(index, service)
+        yield from _zone_rules(index, service, parts)
+        if service.lost_flows is LostFlows.RESET and not service.affinity:
+            yield Fault(
+                ("services", index, "lost_flows"),
+                "'reset' needs affinity: without it nobody knows whose a flow was",
+                "remove 'affinity: false'",
+            )
         if service.assignment is not Assignment.AUTO and service.assignment_wait_seconds is not None:
             yield Fault(
                 ("services", index, "assignment_wait_seconds"),
@@ -158,6 +168,44 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
     addresses = {index: each for index, each in parts.services.items() if each.group_address is not None}
     for index, first in _repeated(addresses, lambda service: service.group_address):
         yield Fault(("services", index, "group_address"), f"services[{first}] already meets at this address")
+
+
+def _redirect_list_rules(index: int, service: Service) -> Iterator[Fault]:
+    if service.service == "web-cache" and service.match is not None:
+        yield Fault(
+            ("services", index, "match"),
+            "web-cache is TCP port 80 by definition",
+            "take a dynamic service, e.g. 'service: 80', for anything else",
+        )
+    if service.service != "web-cache" and service.match is None and service.mode is not Mode.OPEN:
+        yield Fault(
+            ("services", index, "mode"),
+            f"'{service.mode}' must hold before any cache has said what the service is",
+            "add 'match', e.g. {protocol: tcp, ports: [443]}",
+        )
+    actions = {line.action for line in service.redirect_list}
+    if actions == {Action.DENY}:
+        yield Fault(
+            ("services", index, "redirect_list"),
+            "nothing would ever be redirected: what no line matches is denied, and no line permits",
+            "end the list with {action: permit}",
+        )
+    for number, line in enumerate(service.redirect_list):
+        repeated = next((each for each in range(number) if service.redirect_list[each] == line), None)
+        if repeated is not None:
+            yield Fault(
+                ("services", index, "redirect_list", number),
+                f"is already in the list, at redirect_list[{repeated}]",
+            )
+
+
+def _zone_rules(index: int, service: Service, parts: Parts) -> Iterator[Fault]:
+    if service.prefer_zone and parts.router is not None and parts.router.zone is None:
+        yield Fault(
+            ("services", index, "prefer_zone"),
+            "the router is in no zone",
+            "set router.zone, and zones in caches",
+        )
 
 
 def _redirect_rules(parts: Parts) -> Iterator[Fault]:
@@ -174,6 +222,18 @@ def _redirect_rules(parts: Parts) -> Iterator[Fault]:
             yield Fault(
                 ("redirect", "interfaces", index),
                 f"'{name}' is a device of our own, by its beginning: tunnels need not be listed here",
+            )
+
+
+def _exclude_rules(parts: Parts) -> Iterator[Fault]:
+    if parts.redirect is None or parts.kernel is None or len(parts.tunnels) != parts.tunnels_written:
+        return
+    devices = {parts.kernel.device_prefix + tunnel.name for tunnel in parts.tunnels.values()}
+    for index, name in enumerate(parts.redirect.exclude_interfaces):
+        if name not in devices:
+            yield Fault(
+                ("redirect", "exclude_interfaces", index),
+                f"'{name}' is no device of a tunnel: others are looked at only if interfaces lists them",
             )
 
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, TypeVar
 
 from bgp.events import Advertisement, PeerSpec, PrefixRule, SpeakerSpec
 from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
-from wccpd.plan.compile import Policy
 from wccpd.plan.marks import MarkLayout
-from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, Interop, ServiceSettings
+from wccpd.plan.match import service_name
+from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
+from wccpd.plan.redirect import EVERY_ADDRESS, EVERY_PORT, AclLine, Action, LostFlows, Mode
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, Interop, OnLoss, ServiceSettings
+from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import ServiceKey
-from wccpd.wire.enums import ServiceType
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags, ServiceType
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv4Network
 
     from config import Config
-    from config.model import Bgp, Service, Tunnel
+    from config.model import Bgp, Tunnel
+    from config.services import HashField, Match, Service
+
+
+_Method = TypeVar("_Method", ForwardingMethod, PacketReturnMethod, AssignmentMethod)
 
 
 def service_key(service: Service) -> ServiceKey:
@@ -27,18 +36,22 @@ def service_key(service: Service) -> ServiceKey:
     return ServiceKey(ServiceType.DYNAMIC, int(service.service))
 
 
-def engine_settings(config: Config, first_number: int) -> EngineSettings:
+def engine_settings(
+    config: Config, first_number: int, adjacent: tuple[IPv4Network, ...] | None = None
+) -> EngineSettings:
     """Settings of the protocol engine.
 
     Args:
         config: The validated configuration.
         first_number: Where change numbers and Receive IDs start, 1 to 2^32-1.
+        adjacent: Networks on our Ethernet segments: L2 is offered only to caches in them. None: to all.
     """
     return EngineSettings(
         router_id=config.router.id,
         addresses=wccp_addresses(config),
         services=tuple(_service_settings(service) for service in config.services),
         first_number=first_number,
+        adjacent=adjacent,
     )
 
 
@@ -59,7 +72,46 @@ def _service_settings(service: Service) -> ServiceSettings:
         assignment_wait_seconds=None if wait is None else float(wait),
         minor_version=service.interop.minor_version,
         interop=_interop(service),
+        definition=_definition(service_key(service), service.match) if service.match is not None else None,
+        on_loss=OnLoss(service.on_loss.value),
+        forwarding=_either(ForwardingMethod, service.forwarding),
+        packet_return=_either(PacketReturnMethod, service.packet_return),
+        assignment=_either(AssignmentMethod, service.assignment_method),
     )
+
+
+def _either(methods: type[_Method], names: Iterable[str]) -> _Method:
+    """The union of configured methods: `gre`, `l2`, `hash`, `mask` are called the same in the draft."""
+    return methods(sum(methods[name.upper()].value for name in set(names)))
+
+
+def _definition(key: ServiceKey, match: Match) -> ServiceInfo:
+    """What the operator says a dynamic service is, as a cache would have to say it (draft 5.6.2)."""
+    flags = _hash_flags(match.hash) | ServiceFlags(_hash_flags(match.alternate_hash) << _ALTERNATE_SHIFT)
+    if match.ports:
+        flags |= ServiceFlags.PORTS_DEFINED
+    if match.ports and match.ports_are == "source":
+        flags |= ServiceFlags.PORTS_SOURCE
+    if match.protocol == 0:
+        flags |= ServiceFlags.REDIRECT_ONLY_PROTOCOL_0
+    return ServiceInfo.dynamic(key.service_id, match.priority, match.protocol or 0, flags, match.ports)
+
+
+_HASH_FLAGS = {
+    "source_ip": ServiceFlags.SOURCE_IP_HASH,
+    "destination_ip": ServiceFlags.DESTINATION_IP_HASH,
+    "source_port": ServiceFlags.SOURCE_PORT_HASH,
+    "destination_port": ServiceFlags.DESTINATION_PORT_HASH,
+}
+_ALTERNATE_SHIFT = 8
+"""From a flag of the primary hash to the same of the alternate one."""
+
+
+def _hash_flags(fields: Iterable[HashField]) -> ServiceFlags:
+    flags = ServiceFlags(0)
+    for field in fields:
+        flags |= _HASH_FLAGS[field.value]
+    return flags
 
 
 def _interop(service: Service) -> Interop:
@@ -76,14 +128,59 @@ def _interop(service: Service) -> Interop:
 
 def policy(config: Config) -> Policy:
     """What the plan needs to know."""
-    kernel = config.kernel
     devices = tuple(tunnel_device(config, tunnel) for tunnel in config.tunnels)
+    excluded = set(config.redirect.exclude_interfaces)
     return Policy(
         router_id=config.router.id,
-        services=tuple(service_key(service) for service in config.services),
+        services=tuple(_service_policy(service) for service in config.services),
         tunnels=devices,
-        ingress=(*(device.name for device in devices), *config.redirect.interfaces),
+        ingress=(
+            *(device.name for device in devices if device.name not in excluded),
+            *config.redirect.interfaces,
+        ),
         never=config.redirect.never,
+        zone=config.router.zone or "",
+        zones=tuple((each.network, each.zone) for each in config.caches),
+        clamp_mss=config.redirect.clamp_mss,
+        clear_df=config.redirect.clear_df,
+    )
+
+
+def _service_policy(service: Service) -> ServicePolicy:
+    return ServicePolicy(
+        key=service_key(service),
+        mode=Mode(service.mode.value),
+        redirect_list=_redirect_list(service),
+        fallthrough=service.fallthrough,
+        affinity=service.affinity,
+        lost_flows=LostFlows(service.lost_flows.value),
+        prefer_zone=service.prefer_zone,
+        zone_quorum=service.zone_quorum,
+    )
+
+
+def _redirect_list(service: Service) -> RedirectList:
+    """The list with one line per combination of what a configured line enumerates."""
+    lines, origins = [], []
+    for number, line in enumerate(service.redirect_list):
+        combinations = product(
+            line.sources or (EVERY_ADDRESS,),
+            line.destinations or (EVERY_ADDRESS,),
+            line.source_ports or (EVERY_PORT,),
+            line.destination_ports or (EVERY_PORT,),
+        )
+        for source, destination, source_ports, destination_ports in combinations:
+            action = Action(line.action.value)
+            lines.append(AclLine(action, source, destination, line.protocol, source_ports, destination_ports))
+            origins.append(number)
+    return RedirectList(tuple(lines), tuple(origins), tuple(map(str, service.redirect_list)))
+
+
+def kernel_settings(config: Config) -> KernelSettings:
+    """How our objects in the kernel are recognised."""
+    kernel = config.kernel
+    return KernelSettings(
+        services=tuple(service_name(service_key(service)) for service in config.services),
         device_prefix=kernel.device_prefix,
         marks=MarkLayout(kernel.mark_shift),
         table_base=kernel.table_base,

@@ -22,8 +22,9 @@ from wccpd.daemon.bgp_side import BgpSide
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker
-from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
+from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
 from wccpd.protocol.router import Router
 from wccpd.status.build import Sources, build_status
@@ -51,7 +52,12 @@ WITHDRAW_GRACE_SECONDS = 1.0
 def run(config: Config, config_file: Path) -> int:
     """Run the router until SIGTERM or SIGINT; return the exit code."""
     logging.configure(config.log)
-    return asyncio.run(_Daemon(config, config_file).main())
+    try:
+        daemon = _Daemon(config, config_file)
+    except KernelError as error:
+        log.error("cannot_start", reason=str(error))
+        return ExitCode.FAILURE
+    return asyncio.run(daemon.main())
 
 
 def cleanup(config: Config) -> int:
@@ -70,9 +76,9 @@ def cleanup(config: Config) -> int:
 
 
 async def _cleanup(config: Config) -> int:
-    policy = assemble.policy(config)
+    policy, settings = assemble.policy(config), assemble.kernel_settings(config)
     nobody = Router(assemble.engine_settings(config, first_number=1))
-    reconciler = Reconciler(policy, lambda: LinuxDataPlane(policy), nobody.view, lambda _: None)
+    reconciler = Reconciler(policy, lambda: LinuxDataPlane(settings), nobody.view, lambda _: None)
     bgp = BgpSide(config)
     await reconciler.remove_all()
     await bgp.remove_routes()
@@ -102,9 +108,15 @@ class _Daemon:
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
         self._bgp = BgpSide(config)
-        router = Router(assemble.engine_settings(config, first_number=int(time.time()) & 0x7FFFFFFF or 1))
+        first_number = int(time.time()) & 0x7FFFFFFF or 1
+        router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
+        settings = assemble.kernel_settings(config)
         self._reconciler = Reconciler(
-            self._policy, lambda: LinuxDataPlane(self._policy), router.view, self._on_round
+            self._policy,
+            lambda: LinuxDataPlane(settings),
+            router.view,
+            self._on_round,
+            lease_seconds=config.redirect.lease_seconds,
         )
         self._wccp = WccpSpeaker(router, self._on_change)
 
@@ -129,13 +141,14 @@ class _Daemon:
 
     async def _serve(self) -> ExitCode:
         await self._reconciler.look()
-        resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observed, time.monotonic())
+        resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
         await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._wccp.run(), name="wccp"),
                 tasks.create_task(self._reconciler.run(), name="reconciler"),
+                tasks.create_task(self._reconciler.keep_lease(), name="lease"),
                 tasks.create_task(self._bgp.run(), name="bgp"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
                 tasks.create_task(self._watchdog(), name="watchdog"),
@@ -152,9 +165,12 @@ class _Daemon:
         return await self._leave()
 
     async def _leave(self) -> ExitCode:
-        """Fall open: classification first, then paths, then the tunnels, then what was learnt over them."""
+        """Fall open: classification first, then paths, then the tunnels, then what was learnt over them.
+
+        Services in mode closed or reject stay so in the kernel, without us.
+        """
         await self._bgp.close()
-        await self._reconciler.remove_all()
+        await self._reconciler.leave()
         await self._bgp.remove_routes()
         await self._reconciler.close()
         self._memory.save(self._wccp.router)
@@ -183,7 +199,7 @@ class _Daemon:
                 log.error("kernel_refused", reason=fault, exc_info=done.bug)
         if before and not self._faults:
             log.info("kernel_recovered")
-        if done.operations.ensure_devices:
+        if done.applied.devices_changed:
             self._bgp.devices_changed()
 
     def _kernel_faults(self, now: float) -> tuple[str, ...]:
@@ -192,7 +208,9 @@ class _Daemon:
         age = now - last.at
         silent = (f"it has not answered for {age:.0f} s",) if age > KERNEL_PATIENCE_SECONDS else ()
         still = (
-            () if last.observed.forwards else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
+            ()
+            if last.observation.forwards
+            else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
         )
         return (*silent, *still, *self._faults)
 
@@ -206,10 +224,12 @@ class _Daemon:
                 router=self._router_status(now, "; ".join(faults)),
                 policy=self._policy,
                 view=self._wccp.router.view(),
-                observed=self._reconciler.last.observed,
+                device_prefix=self._config.kernel.device_prefix,
+                observation=self._reconciler.last.observation,
                 kernel_faults=faults,
                 bgp=self._bgp.status(now),
                 refused=tuple(self._refusals(now)),
+                drained=self._reconciler.drained,
             ),
             now,
         )

@@ -15,7 +15,7 @@ from wccpd.protocol.settings import Timers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wccpd.plan.diff import Observed
+    from wccpd.dataplane.port import Observation
     from wccpd.protocol.router import Router
 
 log = structlog.get_logger("wccpd.memory")
@@ -47,7 +47,7 @@ class Memory:
         """Something worth saving has happened."""
         self._changed.set()
 
-    def resume(self, router: Router, observed: Observed, now: float) -> str:
+    def resume(self, router: Router, observed: Observation, now: float) -> str:
         """Restore what can be believed; return in one word how much that was.
 
         Members and buckets come back if the kernel still redirects to them, or if the router was away for
@@ -59,7 +59,7 @@ class Memory:
         if loaded.state is None:
             return "nothing"
         young = loaded.same_boot and 0 <= loaded.age_seconds <= Timers().removal_seconds
-        members = young or (loaded.same_boot and is_redirecting(observed))
+        members = young or (loaded.same_boot and bool(observed.slots))
         fresh = type(router)(router.settings)
         try:
             restore(fresh, loaded.state, now, members=members)
@@ -92,10 +92,3 @@ class Memory:
             self._fault = fault
         else:
             self._fault = ""
-
-
-def is_redirecting(observed: Observed) -> bool:
-    """Whether an earlier run left buckets in the kernel."""
-    return observed.nft is not None and any(
-        elements for name, elements in observed.nft.maps.items() if name.startswith("buckets-")
-    )

@@ -1,7 +1,7 @@
 """The netlink data plane: GRE devices, policy routing and nftables of the network namespace we run in.
 
-pyroute2 for links, addresses, rules and the handful of table routes; libnftables for the rest. Foreign
-exceptions are translated here, once.
+pyroute2 for links, addresses, rules, neighbours and the handful of table routes; libnftables for the rest.
+Foreign exceptions are translated here, once.
 """
 
 from __future__ import annotations
@@ -10,82 +10,315 @@ import errno
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute, NetlinkError
 
 import gre.link
+from gre.tunnel import redirect_device_name
 from wccpd.dataplane.nft import Nft
-from wccpd.dataplane.port import Failure
+from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.rtnetlink import RouteSocket
 from wccpd.errors import KernelError
-from wccpd.plan.diff import Observed, Operations
-from wccpd.plan.marks import MAX_SLOT
-from wccpd.plan.model import MarkRule, TableRoute
+from wccpd.plan import names
+from wccpd.plan.build import MAX_SLOT
+from wccpd.plan.compile import Compiled, Facts, compile_state, without_paths
+from wccpd.plan.counter_names import read_counters
+from wccpd.plan.diff import Observed, Operations, diff
+from wccpd.plan.model import DesiredState, MarkRule, TableRoute
+from wccpd.plan.redirect import Mode, Path, RedirectPlan
+from wccpd.plan.verdict import Count, Counters
+from wccpd.wire.enums import ForwardingMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from ipaddress import IPv4Network
 
     from gre.tunnel import GreDevice, ObservedGre
-    from wccpd.plan.compile import Policy
+    from wccpd.plan.diff import ObservedTable
+    from wccpd.plan.policy import KernelSettings
 
 AF_INET = 2
-IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+ARPHRD_ETHER = 1
+IP_FORWARD = FilePath("/proc/sys/net/ipv4/ip_forward")
+NEIGHBOUR_ANSWERED = 0xDE
+"""NUD_REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT (linux/neighbour.h): its link-layer address is known."""
 
 
 class LinuxDataPlane:
-    """See the module. What is ours is known by the policy's prefix, priorities, tables and protocol."""
+    """See the module. What is ours is known by the settings' prefix, priorities, tables, protocol and table name."""
 
-    def __init__(self, policy: Policy) -> None:
+    hash_function = "jhash"
+
+    def __init__(self, settings: KernelSettings) -> None:
         """Open the sockets.
 
         Raises:
             KernelError: There is no netlink socket, or no libnftables, to be had.
         """
-        self._prefix = policy.device_prefix
-        self._priorities = range(policy.rule_priority + 1, policy.rule_priority + MAX_SLOT + 1)
-        self._tables = range(policy.table_base + 1, policy.table_base + MAX_SLOT + 1)
-        self._protocol = policy.route_protocol
+        self._settings = settings
+        self._priorities = range(settings.rule_priority + 1, settings.rule_priority + MAX_SLOT + 1)
+        self._tables = range(settings.table_base + 1, settings.table_base + MAX_SLOT + 1)
+        self._compiled: Compiled | None = None
+        self._ingress: tuple[str, ...] = ()
+        self._lease_seconds = 0.0
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
-            self._nft = Nft(policy.nft_table)
+            self._nft = Nft(settings.nft_table)
         self._route_socket = RouteSocket()
 
-    def observe(self) -> Observed:
-        """Read links, addresses, rules, table routes and the nft table."""
-        with _kernel("network state", "read"):
-            devices = gre.link.observe(self._ipr, self._prefix)
-            names = {device.index: name for name, device in devices.items()}
-            rules = frozenset(self._rules())
-            return Observed(
-                devices=devices,
-                rules=rules,
-                routes=frozenset(self._routes(names, {rule.table for rule in rules})),
-                nft=self._nft.observe(),
-                forwards=IP_FORWARD.read_text().strip() == "1",
-            )
+    # -- the port ------------------------------------------------------------------------------------
 
-    def apply(self, operations: Operations) -> tuple[Failure, ...]:
-        """Devices, routes, rules, classification; then removals in the reverse order."""
-        failures: list[Failure] = []
-        for step in (*self._additions(operations), *self._removals(operations)):
-            try:
-                step.work()
-            except KernelError as error:
-                failures.append(Failure(error, step.device, step.table))
-        return tuple(failures)
+    def observe(self) -> Observation:
+        """See `DataPlane.observe`."""
+        observed = self._observe()
+        with _kernel("net.ipv4.ip_forward", "read"):
+            forwards = IP_FORWARD.read_text().strip() == "1"
+        return Observation(
+            devices=observed.devices,
+            slots=self._slots(observed),
+            counters=self._counters(observed),
+            forwards=forwards,
+            leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
+        )
+
+    def bring_to(self, wish: Wish) -> Applied:
+        """See `DataPlane.bring_to`: guard, paths, classification, removals."""
+        self._ingress = wish.plan.ingress
+        observed = self._observe()
+        failures: list[_Failure] = []
+        guard = self._guard(wish, observed)
+        if guard:
+            # What must not pass uninspected does not, from before the first device is there.
+            failures += self._apply(guard)
+            observed = self._observe()
+        compiled, unlinked = self._compile(wish, observed)
+        operations = diff(compiled.state, observed)
+        if operations.paths():
+            failures += self._apply(operations.paths())
+            observed = self._observe()
+        refused = self._without_way(wish.plan, failures) | unlinked
+        compiled, _ = self._compile(wish, observed, refused)
+        rest = diff(compiled.state, observed).rest()
+        failures += self._apply(self._with_lease(rest))
+        self._compiled = compiled
+        tunnels = {tunnel.name for tunnel in wish.tunnels}
+        return Applied(
+            changes=(*guard.words(), *operations.paths().words(), *rest.words()),
+            devices_changed=any(device.name in tunnels for device in operations.ensure_devices),
+            faults=(*(failure.error for failure in failures), *map(_no_link, sorted(unlinked, key=str))),
+            refused=refused,
+        )
+
+    def renew_lease(self, seconds: float) -> None:
+        """See `DataPlane.renew_lease`."""
+        self._lease_seconds = seconds
+        if self._compiled is not None:
+            self._nft.run(self._lease_lines())
+
+    def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
+        """See `DataPlane.remove`."""
+        observed = self._observe()
+        state = DesiredState()
+        guarded = _closed(keep_closed) if keep_closed is not None else None
+        if guarded is not None and guarded.services:
+            nft = compile_state(guarded, (), self._settings, Facts()).state.nft
+            state = DesiredState(nft=nft)
+        operations = diff(state, observed)
+        if state.nft is not None:
+            ends = f"flush map ip {self._settings.nft_table} {names.LEASE}\n"
+            operations = Operations(
+                nft=operations.nft + ends,
+                remove_rules=operations.remove_rules,
+                remove_routes=operations.remove_routes,
+                remove_devices=operations.remove_devices,
+            )
+        failures = self._apply(operations)
+        self._compiled = None
+        return Applied(changes=operations.words(), faults=tuple(failure.error for failure in failures))
 
     def close(self) -> None:
         """Close the netlink sockets."""
         self._ipr.close()
         self._route_socket.close()
 
+    # -- compiling -----------------------------------------------------------------------------------
+
+    def _guard(self, wish: Wish, observed: Observed) -> Operations:
+        """The classification without any path, where there is none yet: every service in its mode."""
+        if observed.nft is not None and observed.nft.is_current:
+            return Operations()
+        plan = without_paths(wish.plan, wish.plan.slots.keys())
+        state = compile_state(plan, (), self._settings, Facts()).state
+        return Operations(nft=diff(DesiredState(nft=state.nft), observed).nft)
+
+    def _compile(
+        self, wish: Wish, observed: Observed, refused: frozenset[Path] = frozenset()
+    ) -> tuple[Compiled, frozenset[Path]]:
+        """The desired state for the host as it is, and the L2 paths whose cache is on no segment of ours."""
+        facts = self._facts(wish.plan, observed)
+        unlinked = frozenset(
+            path
+            for path in wish.plan.slots
+            if path.forwarding is ForwardingMethod.L2 and path.cache not in facts.links
+        )
+        plan = without_paths(wish.plan, unlinked | refused)
+        return compile_state(plan, wish.tunnels, self._settings, facts), unlinked
+
+    def _facts(self, plan: RedirectPlan, observed: Observed) -> Facts:
+        by_l2 = {path.cache for path in plan.slots if path.forwarding is ForwardingMethod.L2}
+        with _kernel("route to caches", "look up"):
+            links = {cache: link for cache in by_l2 if (link := self._link_to(cache)) is not None}
+        with _kernel("neighbours", "read"):
+            macs = self._neighbours() if by_l2 or any(plan.returns.values()) else {}
+        return Facts(
+            links=links,
+            macs={cache: macs[cache] for cache in plan.returns if cache in macs},
+            mtu_bytes={name: device.mtu_bytes for name, device in observed.devices.items()},
+        )
+
+    def _link_to(self, cache: IPv4Address) -> str | None:
+        """The device on whose segment an address is; None when a router is in between, or there is no way."""
+        try:
+            (route,) = self._ipr.route("get", dst=str(cache))
+        except NetlinkError:
+            return None
+        if route.get_attr("RTA_GATEWAY") is not None or route["type"] != 1:
+            return None
+        (link,) = self._ipr.get_links(route.get_attr("RTA_OIF"))
+        return str(link.get_attr("IFLA_IFNAME"))
+
+    def _neighbours(self) -> dict[IPv4Address, str]:
+        """Link-layer addresses of neighbours that answered."""
+        found = {}
+        for message in self._ipr.get_neighbours(family=AF_INET):
+            address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
+            if mac is not None and message["state"] & NEIGHBOUR_ANSWERED:
+                found[IPv4Address(address)] = str(mac)
+        return found
+
+    def _without_way(self, plan: RedirectPlan, failures: list[_Failure]) -> frozenset[Path]:
+        """Paths whose device, route or rule was refused."""
+        devices = {failure.device for failure in failures if failure.device}
+        tables = {failure.table for failure in failures if failure.table}
+        return frozenset(
+            path
+            for path, slot in plan.slots.items()
+            if self._settings.table_base + slot in tables
+            or (path.forwarding is ForwardingMethod.GRE and self._device(path.cache) in devices)
+        )
+
+    def _device(self, cache: IPv4Address) -> str:
+        return redirect_device_name(self._settings.device_prefix, cache)
+
+    def _with_lease(self, operations: Operations) -> Operations:
+        """Renew the lease with the change: a new table or device must not wait for the next renewal."""
+        if not operations.nft or not self._lease_seconds:
+            return operations
+        return Operations(
+            nft=operations.nft + self._lease_lines(),
+            remove_rules=operations.remove_rules,
+            remove_routes=operations.remove_routes,
+            remove_devices=operations.remove_devices,
+        )
+
+    def _lease_lines(self) -> str:
+        table, milliseconds = self._settings.nft_table, max(1, round(self._lease_seconds * 1000))
+        lines = f"flush map ip {table} {names.LEASE}\n"
+        elements = ", ".join(
+            f"{device} timeout {milliseconds}ms : goto {names.FRESH}" for device in self._ingress
+        )
+        return lines + (f"add element ip {table} {names.LEASE} {{ {elements} }}\n" if elements else "")
+
+    # -- observing -----------------------------------------------------------------------------------
+
+    def _observe(self) -> Observed:
+        with _kernel("network state", "read"):
+            devices = gre.link.observe(self._ipr, self._settings.device_prefix)
+            links = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ipr.get_links()}
+            rules = frozenset(self._rules())
+            return Observed(
+                devices=devices,
+                rules=rules,
+                routes=frozenset(self._routes(links, {rule.table for rule in rules})),
+                nft=self._nft.observe(),
+            )
+
+    def _slots(self, observed: Observed) -> dict[Path, int]:
+        found = {}
+        for route in observed.routes:
+            slot = route.table - self._settings.table_base
+            if route.gateway is not None:
+                found[Path(route.gateway, ForwardingMethod.L2)] = slot
+            elif route.device in observed.devices:
+                found[Path(observed.devices[route.device].remote, ForwardingMethod.GRE)] = slot
+        return found
+
+    def _counters(self, observed: Observed) -> Counters:
+        if observed.nft is None:
+            return Counters()
+        counted = read_counters(observed.nft.counters)
+        returned = dict(counted.returned)
+        for device in observed.devices.values():
+            if device.name == self._device(device.remote):
+                by_gre = Count(device.received_packets, device.received_bytes)
+                returned[device.remote] = returned.get(device.remote, Count()) + by_gre
+        return Counters(counted.outcomes, self._acl_lines(observed.nft), counted.exempt, returned)
+
+    def _acl_lines(self, table: ObservedTable) -> dict[str, tuple[Count, ...]]:
+        if self._compiled is None:
+            return {}
+        return {
+            service: tuple(
+                Count()
+                if line is None
+                else table.counters.get(line.counter, Count())
+                if line.counter
+                else table.element_counters.get(line.map, {}).get(line.key, Count())
+                for line in lines
+            )
+            for service, lines in self._compiled.acl_lines.items()
+        }
+
+    def _rules(self) -> Iterator[MarkRule]:
+        for message in self._ipr.get_rules(family=AF_INET):
+            priority = message.get_attr("FRA_PRIORITY") or 0
+            mark = message.get_attr("FRA_FWMARK")
+            table = message.get_attr("FRA_TABLE")
+            if priority in self._priorities and mark is not None and table in self._tables:
+                yield MarkRule(priority, mark, message.get_attr("FRA_FWMASK"), table)
+
+    def _routes(self, links: dict[int, str], tables: set[int]) -> Iterator[TableRoute]:
+        """The default routes of our tables; table by table, since the main one may hold thousands of our protocol."""
+        protocol = self._settings.route_protocol
+        for table in tables:
+            for route in self._route_socket.routes(4, table, protocol):
+                if route.prefix.prefixlen == 0 and route.device_index in links:
+                    gateway = route.gateway if isinstance(route.gateway, IPv4Address) else None
+                    yield TableRoute(table, links[route.device_index], protocol, gateway)
+
+    # -- applying ------------------------------------------------------------------------------------
+
+    def _apply(self, operations: Operations) -> list[_Failure]:
+        """Devices, routes, rules, classification; then removals in the reverse order.
+
+        One that the kernel refuses keeps none of the others back; the nft part is all or nothing.
+        """
+        failures = []
+        for step in (*self._additions(operations), *self._removals(operations)):
+            try:
+                step.work()
+            except KernelError as error:
+                failures.append(_Failure(error, step.device, step.table))
+        return failures
+
     def _additions(self, operations: Operations) -> Iterator[_Step]:
         for device in operations.ensure_devices:
             yield _Step(partial(self._ensure_device, device), device=device.name)
         for route in operations.add_routes:
-            yield _Step(partial(self._add_route, route), device=route.device, table=route.table)
+            yield _Step(partial(self._add_route, route), table=route.table)
         for rule in operations.add_rules:
             yield _Step(partial(self._add_rule, rule), table=rule.table)
         if operations.nft:
@@ -105,7 +338,7 @@ class LinuxDataPlane:
             gre.link.ensure(self._ipr, device, present.get(device.name))
 
     def _add_route(self, route: TableRoute) -> None:
-        with _kernel(f"route default dev {route.device} table {route.table}", "add"):
+        with _kernel(f"route {_route_words(route)}", "add"):
             self._ipr.route("replace", oif=self._index(route.device), **_route_attributes(route))
 
     def _add_rule(self, rule: MarkRule) -> None:
@@ -117,27 +350,12 @@ class LinuxDataPlane:
             self._ipr.rule("del", **_rule_attributes(rule))
 
     def _remove_route(self, route: TableRoute) -> None:
-        with _kernel(f"route table {route.table}", "delete", tolerate=errno.ESRCH):
+        with _kernel(f"route {_route_words(route)}", "delete", tolerate=errno.ESRCH):
             self._ipr.route("del", oif=self._index(route.device), **_route_attributes(route))
 
     def _remove_device(self, device: ObservedGre) -> None:
         with _kernel(f"device {device.name}", "delete", tolerate=errno.ENODEV):
             gre.link.remove(self._ipr, device)
-
-    def _rules(self) -> Iterator[MarkRule]:
-        for message in self._ipr.get_rules(family=AF_INET):
-            priority = message.get_attr("FRA_PRIORITY") or 0
-            mark = message.get_attr("FRA_FWMARK")
-            table = message.get_attr("FRA_TABLE")
-            if priority in self._priorities and mark is not None and table in self._tables:
-                yield MarkRule(priority, mark, message.get_attr("FRA_FWMASK"), table)
-
-    def _routes(self, names: dict[int, str], tables: set[int]) -> Iterator[TableRoute]:
-        """The default routes of our tables; table by table, since the main one may hold thousands of our protocol."""
-        for table in tables:
-            for route in self._route_socket.routes(4, table, self._protocol):
-                if route.prefix.prefixlen == 0 and route.device_index in names:
-                    yield TableRoute(table, names[route.device_index], self._protocol)
 
     def _index(self, device: str) -> int:
         found = self._ipr.link_lookup(ifname=device)
@@ -155,6 +373,46 @@ class _Step:
     table: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One operation that the kernel refused, and the device or routing table that cannot be used for it."""
+
+    error: KernelError
+    device: str = ""
+    table: int = 0
+
+
+def adjacent_networks() -> tuple[IPv4Network, ...]:
+    """The networks on Ethernet segments of this host, where L2 can reach a cache.
+
+    Raises:
+        KernelError: The kernel does not say.
+    """
+    with _kernel("addresses", "read"), IPRoute() as ipr:
+        ethernet = {link["index"] for link in ipr.get_links() if link["ifi_type"] == ARPHRD_ETHER}
+        return tuple(
+            IPv4Interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}").network
+            for message in ipr.get_addr(family=AF_INET)
+            if message["index"] in ethernet
+        )
+
+
+def _closed(plan: RedirectPlan) -> RedirectPlan:
+    """The plan's services that must not pass uninspected, and those that are asked before them, without caches."""
+    last = max((place for place, each in enumerate(plan.services) if each.mode is not Mode.OPEN), default=-1)
+    emptied = RedirectPlan(plan.router_id, plan.ingress, plan.services[: last + 1], never=plan.never)
+    return without_paths(emptied, plan.slots.keys())
+
+
+def _no_link(path: Path) -> KernelError:
+    return KernelError(
+        f"path to {path.cache}",
+        "find",
+        errno.EHOSTUNREACH,
+        "it asked for L2 and is on no segment of this host",
+    )
+
+
 def _rule_attributes(rule: MarkRule) -> dict[str, Any]:
     return {
         "family": AF_INET,
@@ -165,8 +423,21 @@ def _rule_attributes(rule: MarkRule) -> dict[str, Any]:
     }
 
 
+def _route_words(route: TableRoute) -> str:
+    via = "" if route.gateway is None else f"via {route.gateway} "
+    return f"default {via}dev {route.device} table {route.table}"
+
+
 def _route_attributes(route: TableRoute) -> dict[str, Any]:
-    return {"family": AF_INET, "dst": "default", "table": route.table, "proto": route.protocol}
+    attributes: dict[str, Any] = {
+        "family": AF_INET,
+        "dst": "default",
+        "table": route.table,
+        "proto": route.protocol,
+    }
+    if route.gateway is not None:
+        attributes |= {"gateway": str(route.gateway), "flags": ["onlink"]}
+    return attributes
 
 
 _DEVICE_HINTS = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import nftables
 
 from wccpd.errors import KernelError
 from wccpd.plan.diff import ObservedTable
+from wccpd.plan.verdict import Count
 
 Json = Any
 """A piece of a libnftables-json(5) listing."""
@@ -36,7 +38,7 @@ class Nft:
         """
         code, _, error = self._context.cmd(transaction)
         if code != 0:
-            raise KernelError(f"nft table {self.table}", "change", 0, _first_line(error))
+            raise KernelError(f"nft table {self.table}", "change", _errno(error), _first_line(error))
 
     def observe(self) -> ObservedTable | None:
         """The table as it is, None when there is none.
@@ -46,12 +48,12 @@ class Nft:
         """
         code, output, error = self._context.cmd("list tables ip")
         if code != 0:
-            raise KernelError("nft tables", "list", 0, _first_line(error))
+            raise KernelError("nft tables", "list", _errno(error), _first_line(error))
         if not any(item["table"]["name"] == self.table for item in _objects(output) if "table" in item):
             return None
         code, output, error = self._context.cmd(f"list table ip {self.table}")
         if code != 0:
-            raise KernelError(f"nft table {self.table}", "list", 0, _first_line(error))
+            raise KernelError(f"nft table {self.table}", "list", _errno(error), _first_line(error))
         table = replace(read_table(_objects(output)), name=self.table)
         if not table.is_ours:
             raise KernelError(
@@ -65,19 +67,24 @@ class Nft:
 
 def read_table(objects: list[Json]) -> ObservedTable:
     """Turn the objects of one table's JSON listing into an `ObservedTable`."""
-    counters: dict[str, tuple[int, int]] = {}
+    counters: dict[str, Count] = {}
     sets: dict[str, frozenset[str]] = {}
     maps: dict[str, dict[str, str]] = {}
+    element_counters: dict[str, dict[str, Count]] = {}
     chains: dict[str, list[str]] = {}
     for item in objects:
         ((kind, body),) = item.items()
         match kind:
             case "counter":
-                counters[body["name"]] = (body["packets"], body["bytes"])
+                counters[body["name"]] = Count(body["packets"], body["bytes"])
             case "set":
                 sets[body["name"]] = frozenset(_text(element) for element in body.get("elem", ()))
             case "map":
-                maps[body["name"]] = {_text(key): _text(value) for key, value in body.get("elem", ())}
+                elements = body.get("elem", ())
+                maps[body["name"]] = {_text(key): _text(value) for key, value in elements}
+                counted = {_text(key): count for key, _ in elements if (count := _count(key)) is not None}
+                if counted:
+                    element_counters[body["name"]] = counted
             case "chain":
                 chains[body["name"]] = []
             case "rule":
@@ -86,8 +93,18 @@ def read_table(objects: list[Json]) -> ObservedTable:
         counters=counters,
         sets=sets,
         maps=maps,
+        element_counters=element_counters,
         chains={name: tuple(comments) for name, comments in chains.items()},
     )
+
+
+def _count(key: Json) -> Count | None:
+    """The counter of a map's element."""
+    match key:
+        case {"elem": {"counter": {"packets": packets, "bytes": octets}}}:
+            return Count(packets, octets)
+        case _:
+            return None
 
 
 def _text(element: Json) -> str:
@@ -103,6 +120,8 @@ def _text(element: Json) -> str:
             return f"goto {chain}"
         case {"elem": {"val": value}}:
             return _text(value)
+        case {"concat": fields}:
+            return " . ".join(map(_text, fields))
         case _:
             return str(element)
 
@@ -115,3 +134,11 @@ def _objects(output: str) -> list[Json]:
 
 def _first_line(error: str) -> str:
     return error.strip().partition("\n")[0]
+
+
+_ERRNO = {os.strerror(number): number for number in errno.errorcode}
+
+
+def _errno(error: str) -> int:
+    """The errno behind libnftables' words, which end with the C library's for it; 0 for a syntax error."""
+    return next((number for words, number in _ERRNO.items() if _first_line(error).endswith(words)), 0)

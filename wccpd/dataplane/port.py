@@ -1,45 +1,99 @@
-"""What a data plane is: observe what is really there, apply operations, nothing else.
+"""What a data plane is: it shows what is really there, and brings that to a wished state.
 
-Blocking calls; the reconciler runs them in one worker thread, one at a time.
+Blocking calls; the reconciler runs them in one worker thread, one at a time. Wishes are whole states, never
+changes: a plane finds out itself what differs, and applies it so that each service group is either as before or
+as wished at every moment.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from wccpd.plan.verdict import Counters
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gre.tunnel import GreDevice, ObservedGre
     from wccpd.errors import KernelError
-    from wccpd.plan.diff import Observed, Operations
+    from wccpd.plan.redirect import Path, RedirectPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """One operation that the kernel refused."""
+class Wish:
+    """Everything of ours that should be in the kernel, the routes learnt by BGP aside."""
 
-    error: KernelError
-    device: str = ""
-    """The device that cannot be used for it, if it is a device's or a route's."""
-    table: int = 0
-    """The routing table that cannot be used for it, if it is a route's or a rule's."""
+    plan: RedirectPlan
+    tunnels: tuple[GreDevice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is there of ours, and what of the host's bears on it."""
+
+    devices: Mapping[str, ObservedGre] = field(default_factory=dict)
+    """GRE devices of ours by name: tunnels, and what the plane made for caches."""
+    slots: Mapping[Path, int] = field(default_factory=dict)
+    """The number of each path that is there, also one that an earlier run left."""
+    counters: Counters = field(default_factory=Counters)
+    forwards: bool = True
+    """net.ipv4.ip_forward: without it the kernel drops whatever is not for the host itself."""
+    leased: bool = False
+    """Whether the lease is running: while it is not, every service is in its mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a wish."""
+
+    changes: tuple[str, ...] = ()
+    """What was done, one line each; empty when everything was as wished already."""
+    devices_changed: bool = False
+    """Whether a tunnel device was made, remade or set up: routes through it are gone."""
+    faults: tuple[KernelError, ...] = ()
+    """What the kernel refused; everything else was done."""
+    refused: frozenset[Path] = frozenset()
+    """Paths that are not there for that reason. Nobody is sent there: packets of such a cache's buckets are in the
+    service's mode until the next plan gives them to others."""
 
 
 class DataPlane(Protocol):
     """A kernel, or a fake of one."""
 
-    def observe(self) -> Observed:
-        """Everything of ours that is there now.
+    hash_function: str
+    """`jhash` or `xor`: which function makes buckets of packets."""
+
+    def observe(self) -> Observation:
+        """Read everything of ours.
 
         Raises:
-            KernelError: It could not be read.
+            KernelError: It could not be read, or what has our name is somebody else's.
         """
         ...
 
-    def apply(self, operations: Operations) -> tuple[Failure, ...]:
-        """Carry out operations in their order; one that the kernel refuses keeps none of the others back.
+    def bring_to(self, wish: Wish) -> Applied:
+        """Make the kernel as wished; one refused object keeps none of the others back.
 
-        Returns:
-            What was refused; the nft part is all or nothing.
+        Raises:
+            KernelError: What is there could not be read; nothing was changed.
+        """
+        ...
+
+    def renew_lease(self, seconds: float) -> None:
+        """Let the redirect be valid for so long from now; when it runs out, every service is in its mode.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        ...
+
+    def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
+        """Take away everything of ours.
+
+        Args:
+            keep_closed: Services of this plan whose mode is not open go on dropping or rejecting, without a
+                daemon, until they are removed too; None removes all.
         """
         ...
 

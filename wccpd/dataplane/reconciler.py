@@ -1,9 +1,11 @@
-"""Keeps the kernel at the desired state: newest wish in, observe, diff, apply, and again after a while.
+"""Keeps the kernel as wished: newest wish in, bring the plane to it, and again after a while.
 
 One owner of the belief about the kernel. Others only say that something changed; the view is read when a round
 begins, and nothing queues. A failure is kept for status and tried again at the next round; what is in the kernel
-meanwhile stays, and one object that the kernel refuses keeps none of the others back: a cache without a path is
-left out of the classification, so that its flows are forwarded rather than lost.
+meanwhile stays. A path that the kernel refuses is planned again each round, while the buckets of its cache are
+covered by the others.
+
+The lease is renewed from here too, through the event loop and the worker: if either hangs, it runs out.
 """
 
 from __future__ import annotations
@@ -13,36 +15,38 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from gre.tunnel import redirect_device_name
+from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
-from wccpd.plan.compile import allocate_slots, compile_state, usable_caches
-from wccpd.plan.diff import Observed, Operations, diff
-from wccpd.plan.model import DesiredState
+from wccpd.plan.build import MAX_SLOT, allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from ipaddress import IPv4Address
 
-    from wccpd.dataplane.port import DataPlane, Failure
-    from wccpd.plan.compile import Policy
+    from wccpd.dataplane.port import DataPlane
+    from wccpd.plan.policy import Policy
+    from wccpd.plan.redirect import Path, RedirectPlan
     from wccpd.protocol.view import RouterView
 
+_Result = TypeVar("_Result")
 PERIOD_SECONDS = 5.0
 """How often drift is looked for and counters are read."""
 REFRESH_SECONDS = 1.0
 """How long a reader of status waits for fresh counters."""
+RENEWALS_PER_LEASE = 3
+"""So many may fail before the kernel falls to the services' modes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """How the last round went."""
 
-    observed: Observed
+    observation: Observation = field(default_factory=Observation)
+    applied: Applied = field(default_factory=Applied)
     faults: tuple[KernelError, ...] = ()
     """What the kernel refused, and why; empty when everything is as it should be."""
-    operations: Operations = field(default_factory=Operations)
     at: float = 0.0
     """Monotonic seconds when the kernel was last observed; 0 for never."""
     bug: Exception | None = None
@@ -58,6 +62,8 @@ class Reconciler:
         make_plane: Callable[[], DataPlane],
         read_view: Callable[[], RouterView],
         on_round: Callable[[Round], None],
+        *,
+        lease_seconds: float = 30.0,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -66,16 +72,24 @@ class Reconciler:
             make_plane: Opens the data plane; called in the worker thread, where its sockets live.
             read_view: The engine's newest picture; called in the event loop when a round begins.
             on_round: Told of each round, in the event loop.
+            lease_seconds: How long the kernel goes on redirecting without us.
         """
         self._policy = policy
         self._make_plane = make_plane
         self._read_view = read_view
         self._on_round = on_round
+        self._lease_seconds = lease_seconds
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
-        self._slots: dict[IPv4Address, int] | None = None
+        self._slots: dict[Path, int] | None = None
+        self._freed: tuple[int, ...] = ()
+        self._refused: frozenset[Path] = frozenset()
         self._wake = asyncio.Event()
-        self.last = Round(Observed())
+        self.drained: Collection[IPv4Address] = frozenset()
+        """Caches that get no new flows; say `wish` after changing it."""
+        self.plan: RedirectPlan | None = None
+        """What was last brought to the kernel."""
+        self.last = Round()
 
     def wish(self) -> None:
         """Say that the view has changed."""
@@ -90,33 +104,53 @@ class Reconciler:
             self._wake.clear()
             await self.once()
 
+    async def keep_lease(self) -> None:
+        """Renew the lease until cancelled."""
+        while True:
+            await self.renew_lease()
+            await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
+
+    async def renew_lease(self) -> None:
+        """Renew the lease once; what keeps it from that is a fault of the next round too."""
+        with contextlib.suppress(KernelError):
+            await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
+
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""
         await self._in_worker(lambda plane: Round(plane.observe()))
 
     async def refresh(self) -> None:
-        """Bring `last.observed` up to date for a reader; a kernel that does not answer leaves the old one."""
+        """Bring `last.observation` up to date for a reader; a kernel that does not answer leaves the old one."""
         with contextlib.suppress(TimeoutError, KernelError):
             async with asyncio.timeout(REFRESH_SECONDS):
-                observed = await asyncio.get_running_loop().run_in_executor(
-                    self._worker, lambda: self._opened().observe()
-                )
-                self.last = replace(self.last, observed=observed, at=time.monotonic())
+                observation = await self._call(lambda plane: plane.observe())
+                self.last = replace(self.last, observation=observation, at=time.monotonic())
 
     async def once(self) -> None:
-        """One round for the newest view."""
+        """One round for the newest view; a second one if a path was refused, so that others cover for it."""
         view = self._read_view()
+        refused = self._refused
         await self._in_worker(lambda plane: self._round(plane, view))
+        if self._refused - refused:
+            await self._in_worker(lambda plane: self._round(plane, view))
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
-        await self._in_worker(_remove_all)
+        await self._in_worker(lambda plane: _removed(plane, None))
+
+    async def leave(self) -> None:
+        """The same, but services whose mode is not open go on refusing what no cache takes."""
+        await self._in_worker(lambda plane: _removed(plane, self.plan))
 
     async def close(self) -> None:
         """End the worker; what is in the kernel stays."""
         if self._plane is not None:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._plane.close)
+            await self._call(lambda plane: plane.close())
         self._worker.shutdown()
+
+    async def _call(self, work: Callable[[DataPlane], _Result]) -> _Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, lambda: work(self._opened()))
 
     async def _in_worker(self, work: Callable[[DataPlane], Round]) -> None:
         self.last = await asyncio.get_running_loop().run_in_executor(self._worker, self._guarded, work)
@@ -128,37 +162,29 @@ class Reconciler:
         try:
             return replace(work(self._opened()), at=time.monotonic())
         except KernelError as fault:
-            return Round(before.observed, (fault,), at=before.at)
+            return Round(before.observation, faults=(fault,), at=before.at)
         except Exception as bug:
             said = KernelError("data plane", "run", 0, f"{type(bug).__name__}: {bug}")
-            return Round(before.observed, (said,), at=before.at, bug=bug)
+            return Round(before.observation, faults=(said,), at=before.at, bug=bug)
 
     def _round(self, plane: DataPlane, view: RouterView) -> Round:
-        observed = plane.observe()
         if self._slots is None:
-            self._slots = adopted_slots(observed, self._policy)
-        self._slots = allocate_slots(self._slots, usable_caches(view))
-        operations = diff(compile_state(view, self._policy, self._slots), observed)
-        if not operations:
-            return Round(observed)
-        failures = plane.apply(operations.paths())
-        if failures:
-            working = self._with_paths(failures)
-            operations = diff(compile_state(view, self._policy, working), plane.observe())
-        failures += plane.apply(operations.rest())
-        return Round(plane.observe(), tuple(failure.error for failure in failures), operations)
+            self._slots = dict(plane.observe().slots)
+        self._allocate(wanted_paths(view))
+        plan = redirect_plan(
+            view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
+        )
+        applied = plane.bring_to(Wish(plan, self._policy.tunnels))
+        self.plan, self._refused = plan, applied.refused
+        return Round(plane.observe(), applied, applied.faults)
 
-    def _with_paths(self, failures: tuple[Failure, ...]) -> dict[IPv4Address, int]:
-        """The slots of the caches whose device, route and rule were not refused."""
+    def _allocate(self, wanted: frozenset[Path]) -> None:
+        """Slots for the wanted paths; those freed are used again as late as possible."""
         assert self._slots is not None
-        devices = {failure.device for failure in failures if failure.device}
-        tables = {failure.table for failure in failures if failure.table}
-        return {
-            cache: slot
-            for cache, slot in self._slots.items()
-            if redirect_device_name(self._policy.device_prefix, cache) not in devices
-            and self._policy.table_base + slot not in tables
-        }
+        before, self._slots = self._slots, allocate_slots(self._slots, wanted, self._freed)
+        freed = set(before.values()) - set(self._slots.values())
+        kept = [slot for slot in self._freed if slot not in set(self._slots.values())]
+        self._freed = (*kept, *sorted(freed))[-MAX_SLOT:]
 
     def _opened(self) -> DataPlane:
         if self._plane is None:
@@ -166,16 +192,6 @@ class Reconciler:
         return self._plane
 
 
-def _remove_all(plane: DataPlane) -> Round:
-    operations = diff(DesiredState(), plane.observe())
-    failures = plane.apply(operations)
-    return Round(plane.observe(), tuple(failure.error for failure in failures), operations)
-
-
-def adopted_slots(observed: Observed, policy: Policy) -> dict[IPv4Address, int]:
-    """Slots that an earlier run left in the kernel: the table of each route that leads to one of our devices."""
-    return {
-        observed.devices[route.device].remote: route.table - policy.table_base
-        for route in observed.routes
-        if route.device in observed.devices
-    }
+def _removed(plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
+    applied = plane.remove(keep_closed)
+    return Round(plane.observe(), applied, applied.faults)

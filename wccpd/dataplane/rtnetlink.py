@@ -34,7 +34,7 @@ NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _IFLA_IFNAME, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 3, 29, 8
-_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE, _RTA_NH_ID = 1, 4, 6, 15, 30
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_NH_ID = 1, 4, 5, 6, 15, 30
 _NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
 _NLMSGERR_ATTR_MSG: Final = 1
 _RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE, _RT_TABLE_COMPAT = 1, 0, 255, 252
@@ -110,6 +110,8 @@ class Route:
     """Id of its next-hop object or group, 0 if it has none."""
     device_index: int = 0
     """Device that it leads to by itself, 0 for one with a next-hop object."""
+    gateway: IPAddress | None = None
+    """Neighbour that it leads to by itself."""
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -365,8 +367,9 @@ def _decode_route(body: bytes, table: int, protocol: int) -> Route | None:
         return None
     packed = attributes.get(_RTA_DST, b"\0" * (4 if version == 4 else 16))
     prefix = IPv4Network((packed, length)) if version == 4 else IPv6Network((packed, length))
-    metric = attributes.get(_RTA_PRIORITY)
-    hop = attributes.get(_RTA_NH_ID)
-    device = attributes.get(_RTA_OIF)
-    numbers = (_U32.unpack(each)[0] if each else 0 for each in (metric, hop, device))
-    return Route(prefix, *numbers)
+    metric, hop, device = (
+        _U32.unpack(attributes[kind])[0] if kind in attributes else 0
+        for kind in (_RTA_PRIORITY, _RTA_NH_ID, _RTA_OIF)
+    )
+    gateway = attributes.get(_RTA_GATEWAY)
+    return Route(prefix, metric, hop, device, _address(gateway) if gateway is not None else None)

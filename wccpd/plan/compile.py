@@ -1,22 +1,23 @@
-"""From the engine's view and the operator's policy to the desired kernel state of the netlink plane.
+"""From the redirect plan to the desired kernel state of the netlink plane.
 
-    spokes -> ingress device -> prerouting: service, bucket, mark -> ip rule -> table of the cache
-           -> its GRE device -> postrouting: key becomes redirect header -> cache
+    spokes -> ingress device -> prerouting: service, bucket, mark -> ip rule -> table of the path
+           -> its GRE device, or the cache on the segment
+           -> postrouting: GRE key becomes redirect header -> cache
 
-Every usable cache has a slot: its mark bits, its routing table, its rule. Slots are kept as long as the
-cache is usable anywhere, so that a change of one cache leaves the others' objects alone.
+Every path has a slot: its mark bits, its routing table, its rule.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import collapse_addresses
 from typing import TYPE_CHECKING
 
-from gre.header import GRE_PROTOCOL_IPV4, KEYED_IPV4_HEADER, WCCP_HEADER, redirect_header
+from gre.header import GRE_PROTOCOL_IPV4, KEYED_IPV4_HEADER, WCCP_HEADER
 from gre.tunnel import redirect_device, redirect_device_name
-from wccpd.plan.marks import MAX_SLOT, MarkLayout
-from wccpd.plan.match import ServiceMatch, by_priority, is_standard, service_match, service_name
+from wccpd.plan import names
+from wccpd.plan.counter_names import exempt_name, outcome_name, returned_name
+from wccpd.plan.dispatch import dispatch_objects
 from wccpd.plan.model import (
     LAYOUT,
     DesiredState,
@@ -28,267 +29,355 @@ from wccpd.plan.model import (
     NftTable,
     TableRoute,
 )
-from wccpd.protocol.view import CacheState
-from wccpd.wire.enums import BUCKETS
+from wccpd.plan.pages import allocate_pages
+from wccpd.plan.redirect import UDP
+from wccpd.plan.service_chains import ServiceObjects
+from wccpd.plan.verdict import Exemption
+from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from ipaddress import IPv4Address, IPv4Network
 
     from gre.tunnel import GreDevice
-    from wccpd.protocol.view import GroupView, RouterView
-    from wccpd.wire.elements import ServiceKey
-
-HASH_SEED = 0x57434350
-"""Seed of jhash; fixed, so that every wccpd router of a group puts a flow into the same bucket."""
+    from wccpd.plan.acl import LineCounter
+    from wccpd.plan.policy import KernelSettings
+    from wccpd.plan.redirect import Path, RedirectPlan
 
 assert KEYED_IPV4_HEADER & 0xFFFF == GRE_PROTOCOL_IPV4
+TCP_AND_IP_HEADER_BYTES = 40
+"""Without options: what MSS leaves out (RFC 6691)."""
+BASE_CHAIN = "type filter hook {hook} priority -150; policy accept;"
+"""-150 is `mangle`: after connection tracking, before NAT."""
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What the operator decided that bears on the kernel."""
+class Facts:
+    """What the kernel says of the host that the plan has to go by."""
 
-    router_id: IPv4Address
-    services: tuple[ServiceKey, ...]
-    """In the order of the configuration: the position is the service slot."""
-    tunnels: tuple[GreDevice, ...] = ()
-    ingress: tuple[str, ...] = ()
-    """Devices whose packets are redirected."""
-    never: tuple[IPv4Network, ...] = ()
-    """Destinations that are never redirected."""
-    device_prefix: str = "wccp-"
-    marks: MarkLayout = field(default_factory=MarkLayout)
-    table_base: int = 18800
-    """Cache slot s routes by table `table_base + s`."""
-    rule_priority: int = 18800
-    """Cache slot s has rule priority `rule_priority + s`."""
-    route_protocol: int = 118
-    nft_table: str = "wccpd"
-
-
-def allocate_slots(
-    previous: Mapping[IPv4Address, int], caches: Iterable[IPv4Address]
-) -> dict[IPv4Address, int]:
-    """Give each cache a slot, 1 to 255: the one it had, else the lowest free one.
-
-    Raises:
-        ValueError: There are more than 255 caches; the engine admits 32 per group.
-    """
-    wanted = sorted(set(caches), key=int)
-    slots = {cache: previous[cache] for cache in wanted if cache in previous}
-    free = (slot for slot in range(1, MAX_SLOT + 1) if slot not in set(slots.values()))
-    for cache in wanted:
-        if cache not in slots:
-            try:
-                slots[cache] = next(free)
-            except StopIteration:
-                raise ValueError(f"more than {MAX_SLOT} caches") from None
-    return slots
-
-
-def usable_caches(view: RouterView) -> frozenset[IPv4Address]:
-    """Caches that are usable in at least one group."""
-    return frozenset(
-        cache.address for group in view.groups for cache in group.caches if cache.state is CacheState.USABLE
-    )
-
-
-def compile_state(view: RouterView, policy: Policy, slots: Mapping[IPv4Address, int]) -> DesiredState:
-    """The whole desired state.
-
-    Args:
-        view: The engine's picture.
-        policy: The operator's decisions.
-        slots: From `allocate_slots`. A cache without a slot has no path; its buckets count as nobody's.
-    """
-    caches = sorted(slots, key=int)
-    return DesiredState(
-        devices=(
-            *policy.tunnels,
-            *(redirect_device(policy.device_prefix, policy.router_id, cache) for cache in caches),
-        ),
-        rules=tuple(
-            MarkRule(
-                priority=policy.rule_priority + slots[cache],
-                mark=policy.marks.mark(cache_slot=slots[cache]),
-                mask=policy.marks.cache_mask,
-                table=policy.table_base + slots[cache],
-            )
-            for cache in caches
-        ),
-        routes=tuple(
-            TableRoute(
-                policy.table_base + slots[cache],
-                redirect_device_name(policy.device_prefix, cache),
-                policy.route_protocol,
-            )
-            for cache in caches
-        ),
-        nft=_table(view, policy, slots),
-    )
-
-
-def _table(view: RouterView, policy: Policy, slots: Mapping[IPv4Address, int]) -> NftTable:
-    services = tuple(
-        _Service(group, match, policy.services.index(group.key) + 1, policy.marks, slots)
-        for group, match in by_priority((group, service_match(group)) for group in view.groups)
-    )
-    known = {str(cache.address) for group in view.groups for cache in group.caches}
-    paths = {mark: name for service in services for mark, name in service.paths().items()}
-    return NftTable(
-        name=policy.nft_table,
-        counters=frozenset({*paths.values(), *(service.unassigned_counter for service in services)}),
-        sets=(
-            NftSet("ingress", "type ifname;", frozenset(policy.ingress)),
-            NftSet("caches", "type ipv4_addr;", frozenset(known)),
-            NftSet("never", "type ipv4_addr; flags interval;", _networks(policy.never)),
-        ),
-        maps=(
-            *(made for service in services for made in service.maps()),
-            NftMap("redirected", "type mark : counter;", paths),
-            NftMap(
-                "headers",
-                "typeof meta mark : @th,32,32;",
-                {key: value for service in services for key, value in service.headers().items()},
-            ),
-        ),
-        chains=(
-            NftChain(LAYOUT),
-            *(chain for service in services for chain in service.chains()),
-            _prerouting(services, policy.marks),
-            _postrouting(policy),
-        ),
-    )
-
-
-def _prerouting(services: tuple[_Service, ...], marks: MarkLayout) -> NftChain:
-    never = (
-        NftRule("iifname != @ingress return", "only packets from the spokes"),
-        NftRule(
-            f"meta mark & {marks.mask:#x} != 0 meta mark set meta mark & {marks.foreign_mask:#x}",
-            "our mark bits are nobody else's to set",
-        ),
-        NftRule("fib daddr type != unicast return", "to the router itself, broadcast or multicast"),
-        NftRule("ip saddr @caches return", "from a cache"),
-        NftRule("ip daddr @never return", "redirect.never"),
-        NftRule("ip ttl < 2 return", "no hop left"),
-    )
-    return NftChain(
-        "prerouting",
-        "type filter hook prerouting priority -150; policy accept;",
-        (*never, *(service.rule() for service in services)),
-    )
-
-
-def _postrouting(policy: Policy) -> NftChain:
-    # The source tells our own outer packet from a redirected one that is itself keyed GRE.
-    marks = policy.marks
-    rule = NftRule(
-        f"meta mark & {marks.mask:#x} != 0 ip saddr {policy.router_id} ip protocol gre @th,0,32 {KEYED_IPV4_HEADER:#x} "
-        f"@th,0,32 set {WCCP_HEADER:#x} @th,32,32 set meta mark & {marks.header_mask:#x} map @headers",
-        "the GRE key becomes the WCCP redirect header",
-    )
-    return NftChain("postrouting", "type filter hook postrouting priority -150; policy accept;", (rule,))
+    links: Mapping[IPv4Address, str] = field(default_factory=dict)
+    """Device on whose segment a cache is; absent where a router is in between."""
+    macs: Mapping[IPv4Address, str] = field(default_factory=dict)
+    """Neighbours that answered."""
+    mtu_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By device."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Service:
-    """The nft objects of one service group that has a definition."""
+class Compiled:
+    """The desired state, and how to read it again."""
 
-    group: GroupView
-    match: ServiceMatch
-    slot: int
-    marks: MarkLayout
-    cache_slots: Mapping[IPv4Address, int]
+    state: DesiredState
+    acl_lines: Mapping[str, tuple[LineCounter | None, ...]]
+    """By service: where each line of its redirect list is counted."""
 
-    @property
-    def name(self) -> str:
-        return service_name(self.group.key)
 
-    @property
-    def unassigned_counter(self) -> str:
-        return f"unassigned-{self.name}"
+def without_paths(plan: RedirectPlan, missing: Collection[Path]) -> RedirectPlan:
+    """The plan in which nobody is sent the missing paths: packets of their owners are in the service's mode."""
+    services = (
+        replace(service, paths={cache: path for cache, path in service.paths.items() if path not in missing})
+        for service in plan.services
+    )
+    return replace(plan, services=tuple(services))
 
-    def owners(self) -> tuple[IPv4Address, ...]:
-        """Caches that own a bucket and have a path, by address."""
-        return tuple(sorted({owner for _, owner in self.assigned()}, key=int))
 
-    def assigned(self) -> tuple[tuple[int, IPv4Address], ...]:
-        """Buckets of caches that have a path."""
-        owners = enumerate(self.group.bucket_owners)
-        return tuple(
-            (bucket, owner) for bucket, owner in owners if owner is not None and owner in self.cache_slots
-        )
-
-    def path_mark(self, cache: IPv4Address, bucket: int = 0) -> int:
-        return self.marks.mark(cache_slot=self.cache_slots[cache], service_slot=self.slot, bucket=bucket)
-
-    def paths(self) -> dict[str, str]:
-        """Mark of each (service, cache) with the name of its counter."""
-        return {str(self.path_mark(cache)): f"redirected-{self.name}-{cache}" for cache in self.owners()}
-
-    def maps(self) -> tuple[NftMap, NftMap]:
-        """Bucket to mark, and for packets with a foreign mark, bucket to chain."""
-        assigned = self.assigned()
-        # `typeof meta length` is any 32-bit integer in host order, which is what jhash yields; a map
-        # declared with `typeof jhash` makes nft 1.0.6 crash when somebody lists the ruleset.
-        return (
-            NftMap(
-                f"buckets-{self.name}",
-                "typeof meta length : meta mark;",
-                {str(bucket): str(self.path_mark(owner, bucket)) for bucket, owner in assigned},
-            ),
-            NftMap(
-                f"owners-{self.name}",
-                "typeof meta length : verdict;",
-                {str(bucket): f"jump {self._mark_chain(owner)}" for bucket, owner in assigned},
-            ),
-        )
-
-    def headers(self) -> dict[str, str]:
-        """Bucket and service slot in a mark to the redirect header."""
-        if not self.owners():
-            return {}
-        return {
-            str(self.marks.mark(service_slot=self.slot, bucket=bucket)): str(
-                redirect_header(
-                    dynamic=not is_standard(self.group.key),
-                    service_id=self.group.key.service_id,
-                    bucket=bucket,
+def compile_state(
+    plan: RedirectPlan, tunnels: tuple[GreDevice, ...], settings: KernelSettings, facts: Facts
+) -> Compiled:
+    """The whole desired state; L2 paths to caches on no segment of ours get no route."""
+    paths = sorted(plan.slots, key=lambda path: plan.slots[path])
+    made = (*tunnels, *_redirect_devices(plan, settings))
+    routes = (_route(path, plan.slots[path], settings, facts) for path in paths)
+    table = _Table(plan, settings, facts)
+    return Compiled(
+        DesiredState(
+            devices=made,
+            rules=tuple(
+                MarkRule(
+                    priority=settings.rule_priority + plan.slots[path],
+                    mark=settings.marks.mark(slot=plan.slots[path]),
+                    mask=settings.marks.slot_mask,
+                    table=settings.table_base + plan.slots[path],
                 )
-            )
-            for bucket in range(BUCKETS)
+                for path in paths
+            ),
+            routes=tuple(route for route in routes if route is not None),
+            nft=table.compile(),
+        ),
+        {each.service.name: acl.counters for each in table.services if (acl := each.acl()) is not None},
+    )
+
+
+def _redirect_devices(plan: RedirectPlan, settings: KernelSettings) -> Iterator[GreDevice]:
+    """One GRE device for each cache that is sent GRE, or may return it."""
+    wanted = {path.cache for path in plan.slots if path.forwarding is ForwardingMethod.GRE}
+    wanted |= {cache for cache, methods in plan.returns.items() if PacketReturnMethod.GRE in methods}
+    for cache in sorted(wanted, key=int):
+        yield redirect_device(settings.device_prefix, plan.router_id, cache)
+
+
+def _route(path: Path, slot: int, settings: KernelSettings, facts: Facts) -> TableRoute | None:
+    table = settings.table_base + slot
+    if path.forwarding is ForwardingMethod.GRE:
+        device = redirect_device_name(settings.device_prefix, path.cache)
+        return TableRoute(table, device, settings.route_protocol)
+    link = facts.links.get(path.cache)
+    return None if link is None else TableRoute(table, link, settings.route_protocol, path.cache)
+
+
+class _Table:
+    """The nft table."""
+
+    def __init__(self, plan: RedirectPlan, settings: KernelSettings, facts: Facts) -> None:
+        self._plan, self._settings, self._facts = plan, settings, facts
+        self._marks = settings.marks
+        pages = allocate_pages(plan.services, settings.services)
+        self.services = tuple(
+            ServiceObjects(service, pages, settings.marks, plan.slots) for service in plan.services
+        )
+        self._dispatch = dispatch_objects(plan.services)
+        self._affinity = any(service.affinity for service in plan.services)
+        self._gre_slots = {
+            plan.slots[path]: redirect_device_name(settings.device_prefix, path.cache)
+            for path in plan.slots
+            if path.forwarding is ForwardingMethod.GRE
         }
 
-    def chains(self) -> tuple[NftChain, ...]:
-        foreign = f"meta mark & {self.marks.foreign_mask:#x}"
-        bucket = f"jhash {self.match.hash_key} mod {BUCKETS} seed {HASH_SEED:#x}"
-        path_mask = f"{self.marks.path_mask:#x}"
-        rules = (
-            NftRule(f"{foreign} == 0 meta mark set {bucket} map @buckets-{self.name}", "bucket to mark"),
-            # nft before kernel 6.13 cannot merge two registers, hence a chain per cache with constants.
-            NftRule(f"{foreign} != 0 {bucket} vmap @owners-{self.name}", "the same beside a foreign mark"),
-            NftRule(
-                f"meta mark & {path_mask} != 0 counter name meta mark & {path_mask} map @redirected accept",
-                "redirected",
+    def compile(self) -> NftTable:
+        """All of it."""
+        return NftTable(
+            name=self._settings.nft_table,
+            counters=frozenset(self._counters()),
+            sets=tuple(self._sets()),
+            maps=(
+                *(made for service in self.services for made in service.maps(self.services)),
+                *self._dispatch.maps,
+                *self._common_maps(),
             ),
-            NftRule(f"counter name {self.unassigned_counter} accept", "nobody owns the bucket: forwarded"),
+            chains=(
+                NftChain(LAYOUT),
+                *self._leaf_chains(),
+                *(chain for service in self.services for chain in service.chains()),
+                *self._entry_chains(),
+            ),
         )
-        return (
-            *(self._mark_chain_of(cache) for cache in self.owners()),
-            NftChain(f"service-{self.name}", rules=rules),
+
+    def _counters(self) -> Iterator[str]:
+        for service in self.services:
+            yield from map(outcome_name, service.outcomes())
+            acl = service.acl()
+            if acl is not None:
+                yield from (line.counter for line in acl.counters if line is not None and line.counter)
+        yield from map(exempt_name, Exemption)
+        yield from (returned_name(cache) for cache in self._l2_returns())
+
+    def _l2_returns(self) -> tuple[IPv4Address, ...]:
+        """Caches whose frames are known by their source MAC: they return by L2 (2.01, 3.13.3) or get L2 (3.12.2)."""
+        returns = {cache for cache, methods in self._plan.returns.items() if PacketReturnMethod.L2 in methods}
+        sent = {path.cache for path in self._plan.slots if path.forwarding is ForwardingMethod.L2}
+        return tuple(sorted((cache for cache in returns | sent if cache in self._facts.macs), key=int))
+
+    def _sets(self) -> Iterator[NftSet]:
+        yield NftSet(names.CACHES, "type ipv4_addr;", frozenset(map(str, self._plan.caches)))
+        yield NftSet(names.NEVER, "type ipv4_addr; flags interval;", _networks(self._plan.never))
+        yield NftSet(names.SPOKES, "type ifname;", frozenset(self._plan.ingress))
+        live = {key for service in self.services for key in service.path_keys()}
+        yield NftSet(names.LIVE, "typeof ct mark;", frozenset(live))
+        macs = self._facts.macs
+        yield NftSet(
+            names.CACHE_MACS, "type ether_addr;", frozenset(macs[each] for each in self._l2_returns())
         )
 
-    def rule(self) -> NftRule:
-        return NftRule(f"{self.match.condition} goto service-{self.name}", self.match.words)
+    def _common_maps(self) -> Iterator[NftMap]:
+        yield NftMap(names.LEASE, "type ifname : verdict; flags timeout;", None)
+        yield NftMap(
+            names.INGRESS,
+            "type ifname : verdict;",
+            dict.fromkeys(self._plan.ingress, f"goto {names.LAPSED}"),
+        )
+        paths = {
+            key: (service.service, cache)
+            for service in self.services
+            for key, cache in service.path_keys().items()
+        }
+        yield NftMap(
+            names.REDIRECTED,
+            "type mark : counter;",
+            {key: f"redirected-{service.name}-{cache}" for key, (service, cache) in paths.items()},
+        )
+        yield NftMap(
+            names.PATHS,
+            "typeof meta mark : verdict;",
+            {
+                key: f"goto {(names.turn if service.affinity else names.to)(service.name, cache)}"
+                for key, (service, cache) in paths.items()
+            },
+        )
+        yield NftMap(
+            names.PINS,
+            "typeof meta mark : verdict;",
+            {
+                key: f"goto {names.pin(service.name, cache)}"
+                for key, (service, cache) in paths.items()
+                if service.affinity
+            },
+        )
+        headers: dict[str, str] = {}
+        for each in self.services:
+            headers |= each.headers()
+        yield NftMap(names.HEADERS, "typeof meta mark : @th,32,32;", headers)
+        yield NftMap(names.MSS, "typeof ct mark : tcp option maxseg size;", self._mss())
+        macs = self._facts.macs
+        yield NftMap(
+            names.RETURNED,
+            "type ether_addr : counter;",
+            {macs[cache]: returned_name(cache) for cache in self._l2_returns()},
+        )
 
-    def _mark_chain(self, cache: IPv4Address) -> str:
-        return f"mark-{self.name}-{cache}"
+    def _mss(self) -> dict[str, str]:
+        """The greatest segments that fit through the redirect devices, by slot."""
+        if not self._plan.clamp_mss:
+            return {}
+        known = ((slot, self._facts.mtu_bytes.get(device)) for slot, device in self._gre_slots.items())
+        return {
+            str(self._marks.mark(slot=slot)): str(mtu - TCP_AND_IP_HEADER_BYTES)
+            for slot, mtu in known
+            if mtu is not None
+        }
 
-    def _mark_chain_of(self, cache: IPv4Address) -> NftChain:
-        text = f"meta mark set meta mark & {self.marks.foreign_mask:#x} | {self.path_mark(cache):#x}"
-        return NftChain(self._mark_chain(cache), rules=(NftRule(text, f"to {cache}"),))
+    # -- chains that everything goes to --------------------------------------------------------------
+
+    def _leaf_chains(self) -> Iterator[NftChain]:
+        marks = self._marks
+        path_mark = f"meta mark & {marks.path_mask:#x}"
+        count = [NftRule(f"counter name {path_mark} map @{names.REDIRECTED}", "redirected")]
+        if self._plan.clear_df:
+            count.insert(0, NftRule("ip frag-off set ip frag-off & 0xbfff", "let it be fragmented"))
+        yield NftChain(names.COUNT, rules=(*count, NftRule("accept", "on its way")))
+        if self._affinity:
+            yield NftChain(
+                names.KEEP,
+                rules=(
+                    NftRule(
+                        f"meta mark & {marks.foreign_mask:#x} == 0 "
+                        f"meta mark set ct mark & {marks.mask:#x} goto {names.COUNT}",
+                        "as the connection is marked",
+                    ),
+                    NftRule(f"ct mark & {marks.path_mask:#x} vmap @{names.PATHS}", "beside a foreign mark"),
+                ),
+            )
+        yield NftChain(names.EXEMPT, rules=tuple(self._exemptions()))
+
+    def _exemptions(self) -> Iterator[NftRule]:
+        def rule(condition: str, exemption: Exemption, words: str) -> NftRule:
+            return NftRule(f"{condition} counter name {exempt_name(exemption)} accept", words)
+
+        yield rule(
+            "fib daddr type != unicast", Exemption.NOT_UNICAST, "to the router, broadcast or multicast"
+        )
+        yield rule(
+            f"ip saddr @{names.CACHES} fib saddr . iif oif exists",
+            Exemption.FROM_CACHE,
+            "from a cache, and from where it is",
+        )
+        if self._l2_returns():
+            yield NftRule(f"counter name ether saddr map @{names.RETURNED}", "returned by L2")
+            yield rule(f"ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache")
+        yield rule(f"ip daddr @{names.CACHES}", Exemption.TO_CACHE, "to a cache")
+        yield rule(f"ip daddr @{names.NEVER}", Exemption.NEVER, "redirect.never")
+        yield rule("ip ttl < 2", Exemption.NO_HOP_LEFT, "no hop left")
+        yield rule(f"meta l4proto {UDP} th dport {WCCP_PORT}", Exemption.WCCP, "WCCP of others")
+
+    # -- chains that hooks lead to -------------------------------------------------------------------
+
+    def _entry_chains(self) -> Iterator[NftChain]:
+        marks = self._marks
+        ours, foreign = f"meta mark & {marks.mask:#x}", f"meta mark & {marks.foreign_mask:#x}"
+        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules))
+        yield NftChain(
+            names.FRESH,
+            rules=(
+                NftRule(f"{ours} != 0 meta mark set {foreign}", "our mark bits are nobody else's to set"),
+                NftRule(f"goto {names.CLASSIFY}", "which service?"),
+            ),
+        )
+        yield NftChain(
+            names.LAPSED,
+            rules=(
+                NftRule(
+                    f"meta mark set {foreign} | {marks.lapsed:#x}", "no lease: every service is in its mode"
+                ),
+                NftRule(f"goto {names.CLASSIFY}", "which service?"),
+            ),
+        )
+        yield NftChain(
+            names.PREROUTING,
+            BASE_CHAIN.format(hook="prerouting"),
+            (
+                NftRule(f"iifname vmap @{names.LEASE}", "from the spokes, while the daemon lives"),
+                NftRule(f"iifname vmap @{names.INGRESS}", "from the spokes, while it does not"),
+            ),
+        )
+        yield NftChain("forward", BASE_CHAIN.format(hook="forward"), tuple(self._clamp()))
+        yield NftChain(
+            "output", "type route hook output priority -150; policy accept;", tuple(self._output())
+        )
+        yield self._postrouting()
+
+    def _errors(self) -> Iterator[NftRule]:
+        """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
+        if self._affinity:
+            yield NftRule(
+                f"ip protocol icmp meta mark & {self._marks.mask:#x} == 0 {self._related()} goto {names.KEEP}",
+                "ICMP about what a cache sent",
+            )
+
+    def _output(self) -> Iterator[NftRule]:
+        """The same for errors that this host reports itself, e.g. "fragmentation needed" (RFC 1191)."""
+        if self._affinity:
+            yield NftRule(
+                f"ip protocol icmp {self._related()} meta mark & {self._marks.foreign_mask:#x} == 0 "
+                f"meta mark set ct mark & {self._marks.mask:#x}",
+                "our own ICMP about what a cache sent",
+            )
+
+    def _related(self) -> str:
+        return f"ct state related ct direction original ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
+
+    def _clamp(self) -> Iterator[NftRule]:
+        """Lower the MSS that client and cache tell each other to what fits through the redirect (RFC 879)."""
+        sizes = self._mss()
+        if not sizes:
+            return
+        slot = f"{self._marks.slot_mask:#x}"
+        yield NftRule(
+            f"meta mark & {slot} != 0 tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
+            "what the client may be sent",
+        )
+        if self._affinity:
+            yield NftRule(
+                "tcp flags & (syn | ack) == (syn | ack) ct direction reply "
+                f"tcp option maxseg size set ct mark & {slot} map @{names.MSS}",
+                "what the cache may be sent",
+            )
+        if not all(service.affinity for service in self._plan.services):
+            least = min(map(int, sizes.values()))
+            yield NftRule(
+                f"oifname @{names.SPOKES} tcp flags & (syn | ack) == (syn | ack) "
+                f"tcp option maxseg size set {least}",
+                "what the cache may be sent; unpinned, so for all",
+            )
+
+    def _postrouting(self) -> NftChain:
+        # The source tells our own outer packet from a redirected one that is itself keyed GRE.
+        marks = self._marks
+        rule = NftRule(
+            f"meta mark & {marks.slot_mask:#x} != 0 ip saddr {self._plan.router_id} ip protocol gre "
+            f"@th,0,32 {KEYED_IPV4_HEADER:#x} @th,0,32 set {WCCP_HEADER:#x} "
+            f"@th,32,32 set meta mark & {marks.header_mask:#x} map @{names.HEADERS}",
+            "the GRE key becomes the WCCP redirect header",
+        )
+        return NftChain("postrouting", BASE_CHAIN.format(hook="postrouting"), (rule,))
 
 
 def _networks(networks: Iterable[IPv4Network]) -> frozenset[str]:

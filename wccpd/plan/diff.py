@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gre.tunnel import GreDevice, ObservedGre
     from wccpd.plan.model import NftChain, NftMap, NftSet
+    from wccpd.plan.verdict import Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,12 @@ class ObservedTable:
     """Our nft table as the kernel has it; rules by their comments only."""
 
     name: str = "wccpd"
-    counters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Packets and bytes by name."""
+    counters: Mapping[str, Count] = field(default_factory=dict)
+    """By name."""
     sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    element_counters: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
+    """By map and key, of maps whose elements count."""
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -35,17 +38,20 @@ class ObservedTable:
         """Whether wccpd made it, in whatever version."""
         return any(name.startswith(LAYOUT_PREFIX) for name in self.chains)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether its sets and maps are declared as this version does."""
+        return LAYOUT in self.chains
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is really there of ours, and what of the host's bears on it."""
+    """What is really there of ours."""
 
     devices: Mapping[str, ObservedGre] = field(default_factory=dict)
     rules: frozenset[MarkRule] = frozenset()
     routes: frozenset[TableRoute] = frozenset()
     nft: ObservedTable | None = None
-    forwards: bool = True
-    """net.ipv4.ip_forward: without it the kernel drops whatever is not for the host itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,21 @@ class Operations:
     def rest(self) -> Operations:
         """All but the paths: classification and removals."""
         return replace(self, ensure_devices=(), add_routes=(), add_rules=())
+
+    def words(self) -> tuple[str, ...]:
+        """What is to be done, one line each."""
+        return (
+            *(f"make device {device.name}" for device in self.ensure_devices),
+            *(
+                f"add route of table {route.table} to {route.gateway or route.device}"
+                for route in self.add_routes
+            ),
+            *(f"add rule {rule.priority}" for rule in self.add_rules),
+            *self.nft.splitlines(),
+            *(f"remove rule {rule.priority}" for rule in self.remove_rules),
+            *(f"remove route of table {route.table}" for route in self.remove_routes),
+            *(f"remove device {device.name}" for device in self.remove_devices),
+        )
 
     def __bool__(self) -> bool:
         return any(
@@ -104,7 +125,10 @@ def diff(desired: DesiredState, observed: Observed) -> Operations:
         nft=nft_transaction(desired.nft, observed.nft),
         remove_rules=tuple(sorted(observed.rules - set(desired.rules))),
         remove_routes=tuple(
-            sorted(route for route in observed.routes - set(desired.routes) if route.table not in rewritten)
+            sorted(
+                (route for route in observed.routes - set(desired.routes) if route.table not in rewritten),
+                key=lambda route: (route.table, route.device),
+            )
         ),
         remove_devices=tuple(
             device for name, device in sorted(observed.devices.items()) if name not in wanted_devices
@@ -117,7 +141,7 @@ def nft_transaction(desired: NftTable | None, observed: ObservedTable | None) ->
     if desired is None:
         return f"delete table ip {observed.name}\n" if observed is not None and observed.is_ours else ""
     lines: list[str] = []
-    if observed is not None and LAYOUT not in observed.chains:
+    if observed is not None and not observed.is_current:
         lines.append(f"delete table ip {desired.name}")
         observed = None
     if observed is None:
@@ -161,6 +185,8 @@ class _Changes:
         self._elements("add", wanted.name, sorted(wanted.elements - present))
 
     def map_elements(self, wanted: NftMap, present: Mapping[str, str]) -> None:
+        if wanted.elements is None:
+            return
         stale = [key for key, value in present.items() if wanted.elements.get(key) != value]
         fresh = [f"{key} : {value}" for key, value in wanted.elements.items() if present.get(key) != value]
         self._elements("delete", wanted.name, stale)

@@ -1,20 +1,21 @@
-"""How 24 bits of the packet mark carry the decision from prerouting to the outgoing GRE header.
+"""How 24 bits of a mark carry the decision from prerouting to the outgoing GRE header, and from packet to packet.
 
     bit 23        16 15         8 7          0   (shifted left by `shift`)
     +--------------+-------------+------------+
-    | primary      | service     | cache      |
-    | bucket       | slot        | slot       |
+    | bucket       | page        | slot       |
     +--------------+-------------+------------+
 
-The cache slot selects the routing table, bucket and service slot the redirect header. Slot 0 means "none":
-a packet without our mark has all 24 bits zero. Bits outside the mask belong to others and are never changed.
+The slot is the path's number and selects the routing table; 0 means no path. The page is the service's number,
+from 1, or that of one bucket of it with the A flag: bucket and page select the redirect header. The packet mark is
+written in prerouting; the connection mark keeps it for the flow's later packets: there a page without a slot says
+that the connection is forwarded. Bits outside the mask belong to others and are never changed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_SLOT = 255
+MAX_PAGE = 255
 _FULL = 0xFFFFFFFF
 
 
@@ -35,20 +36,25 @@ class MarkLayout:
         return _FULL ^ self.mask
 
     @property
-    def cache_mask(self) -> int:
+    def slot_mask(self) -> int:
         """The bits that an `ip rule` looks at."""
         return 0xFF << self.shift
 
     @property
     def path_mask(self) -> int:
-        """Service and cache: what the counters are kept by."""
+        """Page and slot: what the counters are kept by."""
         return 0xFFFF << self.shift
 
     @property
     def header_mask(self) -> int:
-        """Bucket and service: what the redirect header depends on."""
+        """Bucket and page: what the redirect header depends on."""
         return 0xFFFF00 << self.shift
 
-    def mark(self, *, cache_slot: int = 0, service_slot: int = 0, bucket: int = 0) -> int:
+    @property
+    def lapsed(self) -> int:
+        """Set in prerouting while the lease is not running: a bucket of no page."""
+        return self.mark(bucket=0xFF)
+
+    def mark(self, *, slot: int = 0, page: int = 0, bucket: int = 0) -> int:
         """Compose a mark; each part is 0 to 255."""
-        return (bucket << 16 | service_slot << 8 | cache_slot) << self.shift
+        return (bucket << 16 | page << 8 | slot) << self.shift

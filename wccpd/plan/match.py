@@ -1,34 +1,20 @@
-"""Which packets a service group takes, as nft conditions (draft 4.10, 5.6.2)."""
+"""What a service group takes, in which order groups are asked, and what they hash (draft 4.10, 5.6.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wccpd.plan.redirect import NO_FIELDS, PORT_PROTOCOLS, TCP, UDP, HashFields, PacketMatch
 from wccpd.wire.enums import STANDARD_SERVICE_PRIORITY, ServiceFlags, ServiceType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from wccpd.protocol.view import GroupView
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.elements import ServiceKey
 
-TCP = 6
-UDP = 17
 WEB_CACHE_PORT = 80
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceMatch:
-    """A service's condition in nft text and in words."""
-
-    condition: str
-    words: str
-    hash_key: str
-    """nft expression whose jhash is the bucket."""
-    priority: int
-    """0 to 255, higher is asked first."""
 
 
 def is_standard(key: ServiceKey) -> bool:
@@ -43,30 +29,57 @@ def service_name(key: ServiceKey) -> str:
     return str(key.service_id)
 
 
-def service_match(group: GroupView) -> ServiceMatch | None:
-    """What the group redirects; None for a dynamic service that no cache has defined, or an unknown standard one."""
-    info = group.definition
+def service_match(group: GroupView) -> PacketMatch | None:
+    """What the group redirects; None for a dynamic service that nobody has defined, or an unknown standard one."""
     if is_standard(group.key):
-        if group.key.service_id != 0:
-            return None
-        # The drafts name no hash key for web-cache; destination IP is WCCPv1's and Squid's reading.
-        return ServiceMatch(
-            f"ip protocol tcp th dport {WEB_CACHE_PORT}",
-            "tcp to port 80",
-            "ip daddr",
-            STANDARD_SERVICE_PRIORITY,
-        )
+        return PacketMatch(TCP, (WEB_CACHE_PORT,)) if group.key.service_id == 0 else None
+    info = group.definition
     if info is None:
         return None
-    return ServiceMatch(_condition(info), words(info), _hash_key(info), info.priority)
+    every = info.protocol == 0 and ServiceFlags.REDIRECT_ONLY_PROTOCOL_0 not in info.flags
+    return PacketMatch(
+        None if every else info.protocol,
+        tuple(sorted(set(_ports(info)))),
+        ServiceFlags.PORTS_SOURCE in info.flags,
+    )
 
 
-def by_priority(
-    pairs: Iterable[tuple[GroupView, ServiceMatch | None]],
-) -> tuple[tuple[GroupView, ServiceMatch], ...]:
-    """Defined groups, highest priority first; equal ones in the order of the configuration."""
-    defined = [(group, match) for group, match in pairs if match is not None]
-    return tuple(sorted(defined, key=lambda pair: -pair[1].priority))
+def priority(group: GroupView) -> int:
+    """0 to 255; standard services count as 240."""
+    if is_standard(group.key) or group.definition is None:
+        return STANDARD_SERVICE_PRIORITY
+    return group.definition.priority
+
+
+def by_priority(groups: Iterable[GroupView], configured: Sequence[ServiceKey]) -> tuple[GroupView, ...]:
+    """Groups that take anything, highest priority first; equal ones in the order of the configuration."""
+    place = {key: index for index, key in enumerate(configured)}
+    defined = [group for group in groups if service_match(group) is not None]
+    return tuple(sorted(defined, key=lambda group: (-priority(group), place.get(group.key, len(place)))))
+
+
+def hash_fields(info: ServiceInfo | None) -> tuple[HashFields, HashFields]:
+    """What the primary and the alternate hash are made of.
+
+    The drafts name no key for standard services; destination IP is WCCPv1's and Squid's reading. It also serves
+    for a dynamic service that asks for none. A service without alternate flags has key 0 (protocol.md 4.2).
+    """
+    if info is None or is_standard(info.key):
+        return HashFields(destination_address=True), NO_FIELDS
+    flags = info.flags
+    primary = HashFields(
+        ServiceFlags.SOURCE_IP_HASH in flags,
+        ServiceFlags.DESTINATION_IP_HASH in flags,
+        ServiceFlags.SOURCE_PORT_HASH in flags,
+        ServiceFlags.DESTINATION_PORT_HASH in flags,
+    )
+    alternate = HashFields(
+        ServiceFlags.SOURCE_IP_ALTERNATE_HASH in flags,
+        ServiceFlags.DESTINATION_IP_ALTERNATE_HASH in flags,
+        ServiceFlags.SOURCE_PORT_ALTERNATE_HASH in flags,
+        ServiceFlags.DESTINATION_PORT_ALTERNATE_HASH in flags,
+    )
+    return primary if any(primary) else HashFields(destination_address=True), alternate
 
 
 def words(info: ServiceInfo) -> str:
@@ -83,30 +96,6 @@ def words(info: ServiceInfo) -> str:
 
 def _ports(info: ServiceInfo) -> tuple[int, ...]:
     """The port list is active for TCP and UDP with Ports Defined only (2.01, 5.1.2)."""
-    if ServiceFlags.PORTS_DEFINED not in info.flags or info.protocol not in {TCP, UDP}:
+    if ServiceFlags.PORTS_DEFINED not in info.flags or info.protocol not in PORT_PROTOCOLS:
         return ()
     return info.effective_ports
-
-
-def _condition(info: ServiceInfo) -> str:
-    every = info.protocol == 0 and ServiceFlags.REDIRECT_ONLY_PROTOCOL_0 not in info.flags
-    parts = ["ip protocol >= 0" if every else f"ip protocol {info.protocol}"]
-    ports = _ports(info)
-    if ports:
-        side = "sport" if ServiceFlags.PORTS_SOURCE in info.flags else "dport"
-        parts.append(f"th {side} {{ {', '.join(str(port) for port in sorted(set(ports)))} }}")
-    return " ".join(parts)
-
-
-def _hash_key(info: ServiceInfo) -> str:
-    fields = [
-        text
-        for flag, text, needs_ports in (
-            (ServiceFlags.SOURCE_IP_HASH, "ip saddr", False),
-            (ServiceFlags.DESTINATION_IP_HASH, "ip daddr", False),
-            (ServiceFlags.SOURCE_PORT_HASH, "th sport", True),
-            (ServiceFlags.DESTINATION_PORT_HASH, "th dport", True),
-        )
-        if flag in info.flags and (not needs_ports or info.protocol in {TCP, UDP})
-    ]
-    return " . ".join(fields) if fields else "ip daddr"

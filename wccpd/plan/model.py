@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ipaddress import IPv4Address
 
     from gre.tunnel import GreDevice
 
 LAYOUT_PREFIX = "layout-"
 """An empty chain with such a name says that a table is ours; nft 1.0.6 does not list a table's comment."""
-LAYOUT = "layout-1"
+LAYOUT = "layout-2"
 """Changes when a set or map is declared differently: a table of another layout is replaced whole."""
 
 
@@ -33,11 +34,13 @@ class MarkRule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TableRoute:
-    """`ip route add default dev DEVICE table TABLE proto PROTOCOL`."""
+    """`ip route add default [via GATEWAY] dev DEVICE [onlink] table TABLE proto PROTOCOL`."""
 
     table: int
     device: str
     protocol: int
+    gateway: IPv4Address | None = None
+    """The cache on the device's segment, for L2; None through a GRE device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class NftMap:
 
     name: str
     declaration: str
-    elements: Mapping[str, str] = field(default_factory=dict)
+    elements: Mapping[str, str] | None = field(default_factory=dict)
+    """None: the content changes by itself (elements with a timeout) and is not compared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gre.tunnel import redirect_device_name
-from wccpd.plan.match import is_standard, service_match, service_name, words
+from wccpd.plan.match import is_standard, priority, service_match, service_name, words
+from wccpd.plan.verdict import Count, Outcome, Reason, Verdict
 from wccpd.protocol.capability import method_name
 from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView
 from wccpd.status.view import (
@@ -14,24 +14,24 @@ from wccpd.status.view import (
     BgpStatus,
     CacheStatus,
     Health,
+    ListLineStatus,
+    OutcomeStatus,
     RefusalStatus,
     RouterStatus,
     ServiceStatus,
     Status,
     TunnelStatus,
 )
-from wccpd.wire.enums import BUCKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable
+    from ipaddress import IPv4Address
 
     from gre.tunnel import GreDevice, ObservedGre
-    from wccpd.plan.compile import Policy
-    from wccpd.plan.diff import Observed
+    from wccpd.dataplane.port import Observation
+    from wccpd.plan.policy import Policy, ServicePolicy
     from wccpd.protocol.view import RouterView
-
-Counter = tuple[int, int]
-"""Packets and bytes."""
+    from wccpd.wire.elements import ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,14 @@ class Sources:
 
     router: RouterStatus
     policy: Policy
+    device_prefix: str
     view: RouterView
-    observed: Observed
+    observation: Observation
     kernel_faults: tuple[str, ...]
     """Why the kernel is not as it should be; empty when it is."""
     bgp: BgpStatus | None
     refused: tuple[RefusalStatus, ...]
+    drained: Collection[IPv4Address] = ()
 
 
 def build_status(sources: Sources, now: float) -> Status:
@@ -84,11 +86,11 @@ def _is_inspecting(
 
 
 def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:
-    present = sources.observed.devices.get(device.name)
+    present = sources.observation.devices.get(device.name)
     state, reason = _tunnel_health(device, present)
     inside = device.addresses[0] if device.addresses else ""
     return TunnelStatus(
-        name=device.name.removeprefix(sources.policy.device_prefix),
+        name=device.name.removeprefix(sources.device_prefix),
         state=state,
         reason=reason,
         device=device.name,
@@ -115,30 +117,73 @@ def _tunnel_health(device: GreDevice, present: ObservedGre | None) -> tuple[Heal
 
 def _service(sources: Sources, group: GroupView) -> ServiceStatus:
     name = service_name(group.key)
-    counters = sources.observed.nft.counters if sources.observed.nft is not None else {}
-    redirected = [value for counter, value in counters.items() if counter.startswith(f"redirected-{name}-")]
-    unassigned = counters.get(f"unassigned-{name}", (0, 0))
+    counters = sources.observation.counters
+    redirected = counters.total(name, Verdict.REDIRECTED)
+    unassigned = _sum(counters.total(name, verdict, Reason.UNASSIGNED) for verdict in Verdict)
+    forwarded = {reason: counters.total(name, Verdict.FORWARDED, reason) for reason in Reason}
+    uninspected = _sum(count for reason, count in forwarded.items() if reason is not Reason.DENIED)
     state, reason = _service_health(group)
-    match = service_match(group)
+    mine = _service_policy(sources.policy, group.key)
     return ServiceStatus(
         service=name,
         state=state,
         reason=reason,
-        mode="open",
+        mode=mine.mode.value if mine is not None else "",
         definition=words(group.definition) if group.definition is not None else "",
-        priority=match.priority if match is not None else 0,
+        priority=priority(group) if service_match(group) is not None else 0,
         caches_usable=_usable(group),
         caches_seen=len(group.caches),
         buckets_assigned=_assigned(group),
         assigned_by=group.assigned_by.value,
         designated_cache=str(group.designated) if group.designated is not None else "",
         change_number=group.change_number,
-        packets_redirected=sum(packets for packets, _ in redirected),
-        bytes_redirected=sum(octets for _, octets in redirected),
-        packets_unassigned=unassigned[0],
-        bytes_unassigned=unassigned[1],
+        packets_redirected=redirected.packets,
+        bytes_redirected=redirected.octets,
+        packets_unassigned=unassigned.packets,
+        bytes_unassigned=unassigned.octets,
         bucket_owners=tuple("" if owner is None else str(owner) for owner in group.bucket_owners),
+        buckets_total=group.values,
+        assignment_method="mask" if group.mask_sets else "hash",
+        packets_uninspected=uninspected.packets,
+        bytes_uninspected=uninspected.octets,
+        not_redirected=_not_redirected(sources, name),
+        redirect_list=_redirect_list(sources, name, mine),
     )
+
+
+def _service_policy(policy: Policy, key: ServiceKey) -> ServicePolicy | None:
+    return next((each for each in policy.services if each.key == key), None)
+
+
+def _not_redirected(sources: Sources, service: str) -> tuple[OutcomeStatus, ...]:
+    """What was counted for each verdict and reason, the most frequent first."""
+    found = [
+        (outcome, count)
+        for outcome, count in sources.observation.counters.outcomes.items()
+        if outcome.service == service and outcome.reason is not None and count.packets
+    ]
+    return tuple(
+        OutcomeStatus(outcome.verdict.value, (outcome.reason or "").lower(), count.packets, count.octets)
+        for outcome, count in sorted(found, key=lambda pair: (-pair[1].packets, pair[0].verdict))
+    )
+
+
+def _redirect_list(sources: Sources, service: str, mine: ServicePolicy | None) -> tuple[ListLineStatus, ...]:
+    """The configured lines; what one enumerates is counted together."""
+    if mine is None:
+        return ()
+    counted = sources.observation.counters.acl_lines.get(service, ())
+    totals = [Count() for _ in mine.redirect_list.words]
+    for origin, count in zip(mine.redirect_list.origins, counted, strict=False):
+        totals[origin] += count
+    return tuple(
+        ListLineStatus(line, total.packets, total.octets)
+        for line, total in zip(mine.redirect_list.words, totals, strict=True)
+    )
+
+
+def _sum(counts: Iterable[Count]) -> Count:
+    return sum(counts, Count())
 
 
 def _service_health(group: GroupView) -> tuple[Health, str]:
@@ -151,18 +196,18 @@ def _service_health(group: GroupView) -> tuple[Health, str]:
         return Health.DOWN, f"no cache is usable; {first.address}: {first.reason}"
     if group.assigned_by is AssignedBy.NOBODY:
         return Health.DOWN, "a cache is usable, but no buckets are assigned yet"
-    if _assigned(group) < BUCKETS:
-        return Health.DEGRADED, f"{BUCKETS - _assigned(group)} of {BUCKETS} buckets belong to no usable cache"
+    if _assigned(group) < group.values:
+        what = "values" if group.mask_sets else "buckets"
+        left = group.values - _assigned(group)
+        return Health.DEGRADED, f"{left} of {group.values} {what} belong to no usable cache"
     return Health.UP, ""
 
 
 def _cache(sources: Sources, group: GroupView, cache: CacheView, now: float) -> CacheStatus:
     name = service_name(group.key)
-    counters: Mapping[str, Counter] = (
-        sources.observed.nft.counters if sources.observed.nft is not None else {}
-    )
-    redirected = counters.get(f"redirected-{name}-{cache.address}", (0, 0))
-    device = sources.observed.devices.get(redirect_device_name(sources.policy.device_prefix, cache.address))
+    counters = sources.observation.counters
+    redirected = counters.outcomes.get(Outcome(name, Verdict.REDIRECTED, None, cache.address), Count())
+    returned = counters.returned.get(cache.address, Count())
     return CacheStatus(
         service=name,
         address=str(cache.address),
@@ -173,12 +218,14 @@ def _cache(sources: Sources, group: GroupView, cache: CacheView, now: float) -> 
         packet_return=method_name(cache.packet_return),
         weight=cache.weight,
         buckets=cache.buckets,
-        packets_redirected=redirected[0],
-        bytes_redirected=redirected[1],
-        packets_returned=device.received_packets if device else 0,
-        bytes_returned=device.received_bytes if device else 0,
+        packets_redirected=redirected.packets,
+        bytes_redirected=redirected.octets,
+        packets_returned=returned.packets,
+        bytes_returned=returned.octets,
         last_here_i_am_seconds=round(now - cache.last_heard, 1),
         usable_seconds=round(now - cache.usable_since, 1) if cache.usable_since is not None else 0.0,
+        zone=sources.policy.zone_of(cache.address),
+        draining=cache.address in sources.drained,
     )
 
 
@@ -187,4 +234,4 @@ def _usable(group: GroupView) -> int:
 
 
 def _assigned(group: GroupView) -> int:
-    return sum(owner is not None for owner in group.bucket_owners)
+    return sum(cache.buckets for cache in group.caches)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 ROUTES_SHOWN = 8
+LIST_LINES_SHOWN = 10
 REFUSED_PREFIXES_SHOWN = 4
 
 
@@ -142,11 +143,11 @@ def _service_table(services: Iterable[ServiceStatus]) -> Table:
                 each.service,
                 each.state,
                 f"{each.caches_usable} of {each.caches_seen}",
-                f"{each.buckets_assigned} of 256",
+                f"{each.buckets_assigned} of {each.buckets_total}",
                 _count(each.packets_redirected),
-                _count(each.packets_unassigned),
+                _count(each.packets_uninspected),
             ),
-            (*_why(each.reason), _service_note(each)),
+            (*_why(each.reason), _service_note(each), *_not_redirected(each), *_list_lines(each)),
         )
         for each in services
     ]
@@ -170,6 +171,19 @@ def _service_note(service: ServiceStatus) -> str:
     return f"{defined}; {service.mode}; {filled}"
 
 
+def _not_redirected(service: ServiceStatus) -> tuple[str, ...]:
+    parts = (f"{_count(each.packets)} {each.verdict} ({each.reason})" for each in service.not_redirected)
+    words = ", ".join(parts)
+    return (f"not redirected: {words}",) if words else ()
+
+
+def _list_lines(service: ServiceStatus) -> tuple[str, ...]:
+    shown = (
+        f"{_count(each.packets)} packets: {each.line}" for each in service.redirect_list[:LIST_LINES_SHOWN]
+    )
+    return *shown, *_and_more(len(service.redirect_list) - LIST_LINES_SHOWN, "lines of the redirect list")
+
+
 def _cache_table(caches: Iterable[CacheStatus]) -> Table:
     rows = [
         Row(
@@ -185,7 +199,9 @@ def _cache_table(caches: Iterable[CacheStatus]) -> Table:
             (
                 *_why(each.reason),
                 f"{each.rung}; {each.forwarding} there, {each.packet_return} back; weight {each.weight}"
-                + (f"; usable for {_age(each.usable_seconds)}" if each.state == "usable" else ""),
+                + (f"; usable for {_age(each.usable_seconds)}" if each.state == "usable" else "")
+                + (f"; zone {each.zone}" if each.zone else "")
+                + ("; draining: no new flows" if each.draining else ""),
             ),
         )
         for each in caches

@@ -82,6 +82,27 @@ class BgpStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeStatus:
+    """Packets that a service took and did not redirect."""
+
+    verdict: str
+    """forwarded, dropped or rejected."""
+    reason: str
+    """unassigned, denied, established, lapsed or lost (wccpd/plan/verdict.py tells what each means)."""
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListLineStatus:
+    """One line of a service's redirect list; counted is a packet at the first line that matches it."""
+
+    line: str
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """One service group."""
 
@@ -96,7 +117,7 @@ class ServiceStatus:
     caches_usable: int
     caches_seen: int
     buckets_assigned: int
-    """0 to 256."""
+    """Buckets, or values of masks, that belong to a usable cache."""
     assigned_by: str
     """cache, router or nobody."""
     designated_cache: str
@@ -105,10 +126,19 @@ class ServiceStatus:
     packets_redirected: int
     bytes_redirected: int
     packets_unassigned: int
-    """Matched the service but no cache owns their bucket: forwarded without inspection."""
+    """Matched the service but no cache owns their bucket: what became of them is the mode's."""
     bytes_unassigned: int
     bucket_owners: tuple[str, ...] = field(repr=False)
     """256 cache addresses; an empty string where nobody owns the bucket."""
+    buckets_total: int
+    """256, or the number of values of the masks."""
+    assignment_method: str
+    """hash or mask."""
+    packets_uninspected: int
+    """Forwarded without inspection for any reason but the redirect list."""
+    bytes_uninspected: int
+    not_redirected: tuple[OutcomeStatus, ...]
+    redirect_list: tuple[ListLineStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +163,10 @@ class CacheStatus:
     """Returned counters are the cache's device and so the sum over the services it shares."""
     last_here_i_am_seconds: float
     usable_seconds: float
+    zone: str
+    """Empty where none is configured."""
+    draining: bool
+    """It gets no new flows."""
 
 
 @dataclass(frozen=True, slots=True)

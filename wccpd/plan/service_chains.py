@@ -1,0 +1,460 @@
+"""The nft chains of one service: from a packet that the service takes to a mark, or to the service's mode.
+
+    service-S      exemptions, then the redirect list: -> permitted-S or denied-S
+    permitted-S    lease, pinned flows, then the assignment: buckets or values -> chosen-S, else unassigned-S
+    chosen-S       pin the connection to the path -> count
+    to-S-CACHE     mark by constants: where a map's mark would destroy foreign bits, and for values of masks
+
+nft before kernel 6.13 cannot merge two registers. So a packet or connection without foreign mark bits takes the
+fast way, the mark out of a map; one with foreign bits goes through a chain that keeps them and sets ours by
+constants. Such a packet's redirect header shows bucket 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from gre.header import redirect_header
+from wccpd.plan import names
+from wccpd.plan.acl import AclObjects, acl_objects
+from wccpd.plan.counter_names import outcome_name
+from wccpd.plan.model import NftChain, NftMap, NftRule
+from wccpd.plan.redirect import (
+    PORT_PROTOCOLS,
+    TCP,
+    HashAssignment,
+    HashFields,
+    LostFlows,
+    MaskAssignment,
+    Mode,
+)
+from wccpd.plan.verdict import Outcome, Reason, Verdict
+from wccpd.wire.enums import BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from wccpd.plan.marks import MarkLayout
+    from wccpd.plan.pages import Pages
+    from wccpd.plan.redirect import MaskFields, MaskSet, Path, ServicePlan
+
+HASH_SEED = 0x57434350
+"""Seed of jhash; fixed, so that every wccpd router of a group puts a flow into the same bucket."""
+_EXPRESSIONS = ("ip saddr", "ip daddr", "th sport", "th dport")
+"""Of HashFields and MaskFields, in their order."""
+_WITH_PORTS = "meta l4proto { 6, 17 } "
+_WITHOUT_PORTS = "meta l4proto != { 6, 17 } "
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceObjects:
+    """Everything of one service in the nft table."""
+
+    service: ServicePlan
+    pages: Pages
+    marks: MarkLayout
+    slots: Mapping[Path, int]
+
+    # -- paths ---------------------------------------------------------------------------------------
+
+    @property
+    def page(self) -> int:
+        """The service's own page."""
+        return self.pages.of_service(self.service.name)
+
+    def caches(self) -> tuple[IPv4Address, ...]:
+        """Caches with a path, by address."""
+        return tuple(sorted(self.service.paths, key=int))
+
+    def slot(self, cache: IPv4Address) -> int:
+        """The slot of a cache's path in this service."""
+        return self.slots[self.service.paths[cache]]
+
+    def mark(self, cache: IPv4Address, bucket: int = 0, page: int | None = None) -> int:
+        """The mark that sends a packet to a cache."""
+        return self.marks.mark(slot=self.slot(cache), page=self.page if page is None else page, bucket=bucket)
+
+    def path_keys(self) -> dict[str, IPv4Address]:
+        """Page and slot of everything that goes to a cache of this service, as a map's key."""
+        return {
+            str(self.mark(cache, page=page)): cache
+            for cache in self.caches()
+            for page in self.pages.all_of(self.service.name)
+        }
+
+    # -- objects -------------------------------------------------------------------------------------
+
+    def acl(self) -> AclObjects | None:
+        """The redirect list, if there is one."""
+        if not self.service.acl:
+            return None
+        name = self.service.name
+        return acl_objects(
+            name, self.service.match, self.service.acl, names.permitted(name), names.denied(name)
+        )
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Everything that is counted for this service, lines of the redirect list aside."""
+        name, service = self.service.name, self.service
+        verdict = _VERDICTS[service.mode]
+        for cache in self.caches():
+            yield Outcome(name, Verdict.REDIRECTED, None, cache)
+        yield Outcome(name, verdict, Reason.UNASSIGNED)
+        yield Outcome(name, verdict, Reason.LAPSED)
+        if service.acl:
+            yield Outcome(name, Verdict.FORWARDED, Reason.DENIED)
+        if service.affinity and service.mode is Mode.OPEN:
+            yield Outcome(name, Verdict.FORWARDED, Reason.ESTABLISHED)
+        if service.affinity and service.lost_flows is LostFlows.RESET:
+            yield Outcome(name, Verdict.REJECTED, Reason.LOST)
+
+    def headers(self) -> dict[str, str]:
+        """Bucket and page in a mark to the redirect header."""
+        if not self.service.paths:
+            return {}
+        found = {}
+        primaries = range(BUCKETS) if isinstance(self.service.assignment, HashAssignment) else (0,)
+        for bucket in primaries:
+            found[self._header_key(self.page, bucket)] = self._header(bucket)
+        for page, primary in self.pages.alternates_of(self.service.name):
+            for bucket in range(BUCKETS):
+                found[self._header_key(page, bucket)] = self._header(primary, bucket)
+        return found
+
+    def maps(self, others: tuple[ServiceObjects, ...]) -> Iterator[NftMap]:
+        """All maps of the service; `others` are all services, this one included."""
+        name = self.service.name
+        acl = self.acl()
+        if acl is not None:
+            yield from acl.maps
+        if self.service.affinity:
+            yield NftMap(names.pinned(name), "typeof ct mark : verdict;", self._pinned(others))
+        assignment = self.service.assignment
+        if isinstance(assignment, HashAssignment):
+            yield from self._hash_maps(assignment)
+        else:
+            for number, each in enumerate(assignment.sets):
+                yield from self._value_maps(number, each)
+
+    def chains(self) -> Iterator[NftChain]:
+        """All chains of the service, each after those that it goes to."""
+        name, service = self.service.name, self.service
+        yield self._unassigned()
+        yield self._lapsed()
+        if service.acl:
+            yield self._forwarded(names.denied(name), Reason.DENIED, "the redirect list denies it")
+        if service.affinity and service.mode is Mode.OPEN:
+            yield NftChain(
+                names.established(name),
+                rules=(self._forward(Reason.ESTABLISHED, "it began uninspected"),),
+            )
+        if service.affinity:
+            for cache in self.caches():
+                yield self._constant_chain(names.pin(name, cache), "ct mark", cache)
+        yield self._chosen()
+        for cache in self.caches():
+            yield self._constant_chain(names.to(name, cache), "meta mark", cache, names.chosen(name))
+            if service.affinity:
+                yield self._constant_chain(names.turn(name, cache), "meta mark", cache)
+        if isinstance(service.assignment, HashAssignment):
+            for bucket in self._alternate_buckets():
+                yield self._alternate_chain(service.assignment, bucket)
+        yield self._permitted()
+        acl = self.acl()
+        rules = (
+            acl.rules if acl is not None else (NftRule(f"goto {names.permitted(name)}", "no redirect list"),)
+        )
+        exempt = NftRule(f"jump {names.EXEMPT}", "what no service may take")
+        yield NftChain(names.service(name), rules=(exempt, *rules))
+
+    # -- chains --------------------------------------------------------------------------------------
+
+    def _permitted(self) -> NftChain:
+        name, service, marks = self.service.name, self.service, self.marks
+        rules = [NftRule(f"meta mark & {marks.mask:#x} != 0 goto {names.lapsed(name)}", "no lease")]
+        if service.affinity:
+            rules.append(
+                NftRule(f"ct mark & {marks.path_mask:#x} vmap @{names.pinned(name)}", "pinned flows")
+            )
+            if service.lost_flows is LostFlows.RESET:
+                counter = outcome_name(Outcome(name, Verdict.REJECTED, Reason.LOST))
+                rules.append(
+                    NftRule(
+                        f"ct mark & {marks.slot_mask:#x} != 0 meta l4proto {TCP} counter name {counter} "
+                        "reject with tcp reset",
+                        "its cache is gone",
+                    )
+                )
+        rules += self._assignment_rules()
+        rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
+        return NftChain(names.permitted(name), rules=tuple(rules))
+
+    def _assignment_rules(self) -> Iterator[NftRule]:
+        match self.service.assignment:
+            case HashAssignment() as table:
+                yield from self._hash_rules(table)
+            case MaskAssignment() as table:
+                for number, each in enumerate(table.sets):
+                    yield from self._mask_rules(number, each)
+
+    def _hash_rules(self, table: HashAssignment) -> Iterator[NftRule]:
+        name = self.service.name
+        for guard, fields in self._variants(table.primary):
+            if self._alternate_buckets():
+                yield NftRule(
+                    f"{guard}{_bucket(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
+                )
+            yield from self._marking(guard, fields, names.buckets(name), names.owners(name))
+        yield self._go_chosen()
+
+    def _marking(self, guard: str, fields: HashFields, marks_map: str, owners_map: str) -> Iterator[NftRule]:
+        foreign = f"meta mark & {self.marks.foreign_mask:#x}"
+        yield NftRule(
+            f"{guard}{foreign} == 0 meta mark set {_bucket(fields)} map @{marks_map}", "bucket to mark"
+        )
+        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
+
+    def _go_chosen(self) -> NftRule:
+        return NftRule(
+            f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(self.service.name)}", "to a cache"
+        )
+
+    def _alternate_chain(self, table: HashAssignment, bucket: int) -> NftChain:
+        """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
+        name = self.service.name
+        rules: list[NftRule] = []
+        for guard, fields in self._variants(table.alternate):
+            rules += self._marking(guard, fields, names.alternate(name, bucket), names.owners(name))
+        rules.append(self._go_chosen())
+        rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
+        return NftChain(names.alternate(name, bucket), rules=tuple(rules))
+
+    def _mask_rules(self, number: int, each: MaskSet) -> Iterator[NftRule]:
+        for guard, form in self._mask_variants(each):
+            key = _masked(each.mask, form)
+            name = names.values(self.service.name, number, _form_name(form))
+            if not form:
+                target = self._value_target(each.owners[_matching(each, form)[0]])
+                yield NftRule(f"{guard}{target}", "a mask of no bits matches every packet")
+            else:
+                yield NftRule(f"{guard}{key} vmap @{name}", f"values of mask {number}")
+
+    def _chosen(self) -> NftChain:
+        name, marks = self.service.name, self.marks
+        rules = []
+        if self.service.affinity:
+            rules += [
+                NftRule(
+                    f"ct mark & {marks.foreign_mask:#x} == 0 ct mark set meta mark & {marks.mask:#x} "
+                    f"goto {names.COUNT}",
+                    "pin the flow",
+                ),
+                NftRule(
+                    f"meta mark & {marks.path_mask:#x} vmap @{names.PINS}", "the same beside a foreign mark"
+                ),
+            ]
+        rules.append(NftRule(f"goto {names.COUNT}", "on its way"))
+        return NftChain(names.chosen(name), rules=tuple(rules))
+
+    def _unassigned(self) -> NftChain:
+        name = self.service.name
+        if self.service.mode is Mode.OPEN:
+            return self._forwarded(names.unassigned(name), Reason.UNASSIGNED, "nobody owns it: forwarded")
+        return NftChain(names.unassigned(name), rules=tuple(self._refuse(Reason.UNASSIGNED)))
+
+    def _lapsed(self) -> NftChain:
+        name = self.service.name
+        clean = NftRule(f"meta mark set meta mark & {self.marks.foreign_mask:#x}", "not to be seen outside")
+        if self.service.mode is not Mode.OPEN:
+            return NftChain(names.lapsed(name), rules=(clean, *self._refuse(Reason.LAPSED)))
+        counter = outcome_name(Outcome(name, Verdict.FORWARDED, Reason.LAPSED))
+        return NftChain(
+            names.lapsed(name),
+            rules=(clean, NftRule(f"counter name {counter} accept", "no lease: forwarded")),
+        )
+
+    def _forwarded(self, chain: str, reason: Reason, words: str) -> NftChain:
+        """Forward, and let a TCP connection that began so go on so."""
+        rules = []
+        if self.service.affinity and self.service.mode is Mode.OPEN:
+            marks = self.marks
+            rules.append(
+                NftRule(
+                    f"meta l4proto {TCP} ct mark & {marks.mask:#x} == 0 "
+                    f"ct mark set ct mark & {marks.foreign_mask:#x} | {marks.mark(page=self.page):#x}",
+                    "a connection that begins uninspected stays so",
+                )
+            )
+        return NftChain(chain, rules=(*rules, self._forward(reason, words)))
+
+    def _forward(self, reason: Reason, words: str) -> NftRule:
+        counter = outcome_name(Outcome(self.service.name, Verdict.FORWARDED, reason))
+        verdict = "return" if self.service.fallthrough else "accept"
+        return NftRule(f"counter name {counter} {verdict}", words)
+
+    def _refuse(self, reason: Reason) -> Iterator[NftRule]:
+        verdict = _VERDICTS[self.service.mode]
+        counter = f"counter name {outcome_name(Outcome(self.service.name, verdict, reason))}"
+        if verdict is Verdict.DROPPED:
+            yield NftRule(f"{counter} drop", "mode closed")
+            return
+        yield NftRule(f"meta l4proto {TCP} {counter} reject with tcp reset", "mode reject")
+        yield NftRule(f"{counter} reject with icmp type admin-prohibited", "mode reject")
+
+    def _constant_chain(
+        self, chain: str, target: str, cache: IPv4Address, goes_to: str = names.COUNT
+    ) -> NftChain:
+        """Set our bits of the packet or connection mark, and leave the others."""
+        text = f"{target} set {target} & {self.marks.foreign_mask:#x} | {self.mark(cache):#x}"
+        return NftChain(
+            chain, rules=(NftRule(text, f"{target} for {cache}"), NftRule(f"goto {goes_to}", "on its way"))
+        )
+
+    # -- contents of maps ----------------------------------------------------------------------------
+
+    def _pinned(self, others: tuple[ServiceObjects, ...]) -> dict[str, str]:
+        """What becomes of a flow by its connection mark, whichever service wrote it."""
+        name, service = self.service.name, self.service
+        found: dict[str, str] = {}
+        for other in others:
+            if service.mode is Mode.OPEN and other.service.mode is Mode.OPEN:
+                found[str(self.marks.mark(page=other.page))] = f"goto {names.established(name)}"
+            for key, cache in other.path_keys().items():
+                turned = other.service.name != name and cache in service.paths
+                found[key] = f"goto {names.turn(name, cache) if turned else names.KEEP}"
+        return found
+
+    def _hash_maps(self, table: HashAssignment) -> Iterator[NftMap]:
+        name = self.service.name
+        flagged = set(self._alternate_buckets())
+        assigned = self._assigned(table)
+        # `typeof meta length` is any 32-bit integer in host order, which is what jhash yields; a map
+        # declared with `typeof jhash` makes nft 1.0.6 crash when somebody lists the ruleset.
+        plain = {bucket: owner for bucket, owner in assigned.items() if bucket not in flagged}
+        yield self._mark_map(names.buckets(name), plain, self.page)
+        yield NftMap(
+            names.owners(name),
+            "typeof meta length : verdict;",
+            {str(bucket): f"goto {names.to(name, owner)}" for bucket, owner in assigned.items()},
+        )
+        if flagged:
+            yield NftMap(
+                names.alternates(name),
+                "typeof meta length : verdict;",
+                {str(bucket): f"goto {names.alternate(name, bucket)}" for bucket in flagged},
+            )
+        for bucket in flagged:
+            page = self.pages.of_alternate(name, bucket)
+            yield self._mark_map(names.alternate(name, bucket), assigned, page)
+
+    def _mark_map(self, name: str, owners: Mapping[int, IPv4Address], page: int) -> NftMap:
+        elements = {str(bucket): str(self.mark(owner, bucket, page)) for bucket, owner in owners.items()}
+        return NftMap(name, "typeof meta length : meta mark;", elements)
+
+    def _assigned(self, table: HashAssignment) -> dict[int, IPv4Address]:
+        """Buckets of caches that have a path."""
+        return {
+            bucket: owner
+            for bucket, owner in enumerate(table.owners)
+            if owner is not None and owner in self.service.paths
+        }
+
+    def _alternate_buckets(self) -> tuple[int, ...]:
+        table = self.service.assignment
+        return tuple(sorted(table.alternate_buckets)) if isinstance(table, HashAssignment) else ()
+
+    def _value_maps(self, number: int, each: MaskSet) -> Iterator[NftMap]:
+        for _, form in self._mask_variants(each):
+            if not form:
+                continue
+            types = " . ".join(_EXPRESSIONS[field] for field in form)
+            elements = {
+                " . ".join(_number_text(value[field], field) for field in form): self._value_target(
+                    each.owners[value]
+                )
+                for value in _matching(each, form)
+            }
+            name = names.values(self.service.name, number, _form_name(form))
+            yield NftMap(name, f"typeof {types} : verdict;", elements)
+
+    def _value_target(self, owner: IPv4Address | None) -> str:
+        name = self.service.name
+        known = owner is not None and owner in self.service.paths
+        return f"goto {names.to(name, owner) if known and owner is not None else names.unassigned(name)}"
+
+    # -- ports that may be absent --------------------------------------------------------------------
+
+    def _variants(self, fields: HashFields) -> tuple[tuple[str, HashFields], ...]:
+        """A guard and the fields to hash behind it: a packet without ports has ports 0, i.e. none to hash."""
+        portless = fields._replace(source_port=False, destination_port=False)
+        if fields == portless or self.service.match.protocol in PORT_PROTOCOLS:
+            return (("", fields),)
+        if self.service.match.protocol is not None:
+            return (("", portless),)
+        return (_WITH_PORTS, fields), (_WITHOUT_PORTS, portless)
+
+    def _mask_variants(self, each: MaskSet) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """A guard and the fields to compare behind it; of packets without ports all ports are 0."""
+        if not each.owners:
+            return ()
+        form = tuple(field for field, bits in enumerate(each.mask) if bits)
+        portless = tuple(field for field in form if field < 2)
+        if form == portless or self.service.match.protocol in PORT_PROTOCOLS:
+            return (("", form),) if _matching(each, form) else ()
+        guard = _WITHOUT_PORTS if self.service.match.protocol is None else ""
+        variants = ((guard, portless), *(((_WITH_PORTS, form),) if guard else ()))
+        return tuple((guard, fields) for guard, fields in variants if _matching(each, fields))
+
+    # -- redirect header -----------------------------------------------------------------------------
+
+    def _header_key(self, page: int, bucket: int) -> str:
+        return str(self.marks.mark(page=page, bucket=bucket))
+
+    def _header(self, primary: int, alternate: int | None = None) -> str:
+        return str(
+            redirect_header(
+                dynamic=self.service.dynamic,
+                service_id=self.service.service_id,
+                bucket=primary,
+                alternate_bucket=alternate,
+            )
+        )
+
+
+_VERDICTS = {Mode.OPEN: Verdict.FORWARDED, Mode.CLOSED: Verdict.DROPPED, Mode.REJECT: Verdict.REJECTED}
+
+
+def _bucket(fields: HashFields) -> str:
+    """The nft expression of a bucket; a hash of nothing is bucket 0, whatever the packet."""
+    chosen = [_EXPRESSIONS[index] for index, wanted in enumerate(fields) if wanted]
+    if not chosen:
+        return "meta length & 0"
+    return f"jhash {' . '.join(chosen)} mod {BUCKETS} seed {HASH_SEED:#x}"
+
+
+def _masked(mask: MaskFields, form: tuple[int, ...]) -> str:
+    """The packet's fields under a mask; parentheses, since `.` binds tighter than `&`."""
+    parts = [f"({_EXPRESSIONS[field]} & {_number_text(mask[field], field)})" for field in form]
+    return " . ".join(parts) if len(parts) > 1 else parts[0].strip("()") if parts else ""
+
+
+def _form_name(form: tuple[int, ...]) -> str:
+    return "".join(map(str, form))
+
+
+def _number_text(number: int, field: int) -> str:
+    return str(IPv4Address(number)) if field < 2 else str(number)
+
+
+def _matching(each: MaskSet, form: tuple[int, ...]) -> list[MaskFields]:
+    """Values that a packet can equal: no bits outside the mask, and 0 in fields that are not compared."""
+    return [
+        value
+        for value in each.owners
+        if all(
+            number & ~each.mask[field] == 0 if field in form else number == 0
+            for field, number in enumerate(value)
+        )
+    ]
