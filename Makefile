@@ -38,7 +38,7 @@ test: lint ## the whole test suite; what needs GRE devices runs in a VM where th
 
 .PHONY: bench
 bench: setup ## measure against the goals; prints a table, writes build/bench.json
-	@$(PYTHON) -m bench
+	@$(SUDO) $(PYTHON) -m bench
 
 .PHONY: demo
 demo: setup ## the whole architecture on this machine; KEEP=1 leaves it running

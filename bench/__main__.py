@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import engine, wire
+from bench.packets import forwarding, netlink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from bench.case import Case
 
 OUTPUT = Path("build") / "bench.json"
-PARTS = {"wire": wire.cases, "engine": engine.cases}
+PARTS: dict[str, Callable[[], Iterator[Case]]] = {
+    "wire": wire.cases,
+    "engine": engine.cases,
+    "packets": lambda: forwarding.cases(netlink.scenarios()),
+}
+"""All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 
 
 def main() -> None:
@@ -39,7 +47,7 @@ def main() -> None:
 
 def _line(case: Case) -> str:
     value = "not measured: " + case.reason if case.value is None else f"{case.value:12,.1f} {case.unit}"
-    ratio = f"  {case.ratio:.1f} x {case.ratio_to}" if case.ratio is not None else ""
+    ratio = f"  {case.ratio:.3g} x {case.ratio_to}" if case.ratio is not None else ""
     verdict = {True: "  met", False: "  NOT MET", None: ""}[case.met]
     goal = f"  (goal: {case.goal}){verdict}" if case.goal else ""
     return f"{case.name:44} {value}{ratio}{goal}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import gc
 import time
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROUNDS = 9
 
@@ -34,6 +34,8 @@ class Case:
     plane: str = ""
     reason: str = ""
     """Why there is no value."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured on the way, by name and unit."""
 
 
 def microseconds(work: Callable[[], object], repeat: int, rounds: int = ROUNDS) -> float:

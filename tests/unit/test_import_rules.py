@@ -51,6 +51,13 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
         ("aiohttp", {"wccpd/status/control.py"}),
         ("typer", {"wccpd/cli.py", "wccpd/ctl.py"}),
         ("rich", {"wccpd/status/text.py"}),
+        (
+            "ctypes",
+            {
+                f"wccpd/dataplane/bpf/{module}.py"
+                for module in ("hooks", "libbpf", "maps", "objects", "programs")
+            },
+        ),
         ("scapy", set()),
     ],
 )

@@ -1,0 +1,59 @@
+"""The stages on which every test of this folder is played.
+
+fake-xor, fake-jhash    in memory
+netlink-l2              this machine's kernel, caches reached by L2
+netlink-gre             a kernel with GRE devices, here or in the VM
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.fake_stage import FakeStage
+from tests.contract.kernel_stage import KernelStage, Network
+from tests.contract.stage import Stage
+from tests.support.namespaces import Namespace
+from wccpd.wire.enums import ForwardingMethod
+
+FAKES = [pytest.param(("fake", function), id=f"fake-{function}") for function in ("xor", "jhash")]
+KERNELS = [
+    pytest.param(("netlink", ForwardingMethod.L2), id="netlink-l2", marks=pytest.mark.netns),
+    pytest.param(("netlink", ForwardingMethod.GRE), id="netlink-gre", marks=pytest.mark.gre),
+]
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    with Namespace("router") as router, Namespace("world") as world:
+        made = Network(router, world)
+        yield made
+        made.close()
+
+
+@pytest.fixture(params=[*FAKES, *KERNELS])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Every plane there is."""
+    kind, variant = request.param
+    if kind == "fake":
+        yield FakeStage(variant)
+    else:
+        yield from kernel_stage(request.getfixturevalue("network"), variant)
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelStage]:
+    """Every plane that is in a real kernel."""
+    _, variant = request.param
+    yield from kernel_stage(network, variant)
+
+
+def kernel_stage(network: Network, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
+    """A stage that must be left as it was found."""
+    stage = KernelStage(network, make_plane, forwarding)
+    yield stage
+    faults = stage.remove().faults
+    stage.close()
+    assert not faults
+    assert not any(stage.objects().values()), "the plane left something behind"

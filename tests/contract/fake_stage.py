@@ -1,0 +1,67 @@
+"""The stage in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tests.contract.stage import LEASE_SECONDS, Fate, as_known_to_the_host, fate_of
+from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel
+from wccpd.dataplane.port import Applied, Wish
+from wccpd.plan.decide import Packet
+from wccpd.plan.redirect import RedirectPlan
+from wccpd.plan.verdict import Counters
+from wccpd.wire.enums import ForwardingMethod
+
+ICMP = 1
+
+
+class FakeStage:
+    """See tests.contract.stage.Stage."""
+
+    def __init__(
+        self, hash_function: str = "jhash", forwarding: ForwardingMethod = ForwardingMethod.GRE
+    ) -> None:
+        self.now = 1000.0
+        self.kernel = FakeKernel(lambda: self.now)
+        self.forwarding = forwarding
+        self.plane = FakeDataPlane(self.kernel, hash_function)
+
+    def bring_to(self, plan: RedirectPlan) -> Applied:
+        return self.plane.bring_to(Wish(plan))
+
+    def renew_lease(self, seconds: float = LEASE_SECONDS) -> None:
+        self.plane.renew_lease(seconds)
+
+    def let_the_lease_run_out(self) -> None:
+        self.now += 10 * LEASE_SECONDS
+
+    def restart(self) -> None:
+        self.plane.close()
+        self.plane = FakeDataPlane(self.kernel, self.plane.hash_function)
+
+    def send(self, packet: Packet) -> Fate:
+        (fate,) = self.send_all([packet])
+        return fate
+
+    def send_all(self, packets: Sequence[Packet]) -> list[Fate]:
+        function = self.plane.hash_function
+        return [fate_of(self.kernel.carry(as_known_to_the_host(each), function), each) for each in packets]
+
+    def send_error(self, about: Packet) -> Fate:
+        error = replace(as_known_to_the_host(about), protocol=ICMP, icmp_error=True)
+        return fate_of(self.kernel.carry(error, self.plane.hash_function, about=about), error)
+
+    def counters(self) -> Counters:
+        return self.plane.observe().counters
+
+    @property
+    def damages(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.kernel.objects)
+
+    def damage(self, what: str) -> None:
+        (name,) = (name for name in self.kernel.objects if str(name) == what)
+        del self.kernel.objects[name]
+
+    def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
+        return self.plane.remove(keep_closed)

@@ -1,0 +1,96 @@
+"""The packet harness of `make bench`: what it sends is right, and what it loses is noticed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from bench.packets.compiler import compiled
+from bench.packets.forwarding import Scenario, cases
+from bench.packets.frames import DESTINATIONS, FLOWS, SOURCES, checksum, frame
+from bench.packets.netlink import Redirect, scenarios
+from bench.packets.router import CACHE_HOPS, GATEWAY, LostPacketsError, Router
+from wccpd.dataplane.bpf.libbpf import LibBpf
+from wccpd.dataplane.bpf.objects import BpfObject
+
+pytestmark = pytest.mark.netns
+MAC = bytes.fromhex("020000000100")
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    with Router(LibBpf(), "bench") as made:
+        yield made
+
+
+def injected(count: int, octets: int) -> Iterator[bytes]:
+    """What the injector makes of frames that the stack has spoilt."""
+    wanted = frame(octets, MAC)
+    with BpfObject(LibBpf(), compiled("inject")) as loaded:
+        loaded.load()
+        loaded.map("injection").update(struct.pack("=I", 0), struct.pack("=Q56s", FLOWS - 1, wanted[:56]))
+        program = loaded.program("inject")
+        for _ in range(count):
+            yield program.run(b"\xff" * 54 + wanted[54:]).packet
+
+
+@pytest.mark.parametrize("octets", [64, 65, 1400])
+def test_every_packet_is_a_whole_one_with_right_checksums(octets: int) -> None:
+    for packet in injected(300, octets):
+        ip, tcp = packet[14:34], packet[34:]
+        assert packet[:14] == frame(octets, MAC)[:14]
+        assert checksum(ip) == 0
+        assert ip[8] == 64
+        assert int.from_bytes(ip[2:4], "big") == octets - 14
+        assert checksum(ip[12:20] + struct.pack("!HH", 6, len(tcp)) + tcp) == 0
+
+
+def test_there_are_as_many_flows_as_said_each_to_a_destination_of_its_own() -> None:
+    packets = list(injected(FLOWS + 1, 64))
+    assert packets[0] == packets[-1]
+    assert len({packet[26:38] for packet in packets}) == FLOWS
+    assert len({packet[30:34] for packet in packets}) == FLOWS
+    assert {packet[26:28] for packet in packets} == {SOURCES.packed[:2]}
+    assert {packet[30:32] for packet in packets} == {DESTINATIONS.packed[:2]}
+
+
+def test_a_plain_router_forwards_every_packet_again_and_again(router: Router) -> None:
+    for octets in (64, 1400, 64):
+        assert router.send(octets, 10_000, frozenset({GATEWAY})) > 0
+
+
+def test_a_router_that_drops_one_packet_in_a_thousand_is_noticed(router: Router) -> None:
+    router.namespace.run(
+        "nft", "add table ip lossy; add chain ip lossy f { type filter hook forward priority 0; };"
+        "add rule ip lossy f numgen inc mod 1000 == 7 drop",
+    )  # fmt: skip
+    with pytest.raises(LostPacketsError, match="9990 of 10000 packets were delivered"):
+        router.send(64, 10_000, frozenset({GATEWAY}))
+
+
+def test_packets_that_take_another_way_are_noticed(router: Router) -> None:
+    with pytest.raises(LostPacketsError, match="next hops"):
+        router.send(64, 1000, frozenset({GATEWAY, 2}))
+    with pytest.raises(LostPacketsError, match="next hops"):
+        router.send(64, 1000, frozenset({2}))
+
+
+@pytest.mark.parametrize("scenario", list(scenarios()), ids=lambda scenario: scenario.name)
+def test_the_netlink_plane_sends_every_packet_to_the_caches_and_none_past_them(
+    router: Router, scenario: Scenario
+) -> None:
+    scenario.prepare(router)
+    router.send(64, 2 * FLOWS, scenario.hops)
+
+
+def test_a_cache_is_a_next_hop_of_the_router() -> None:
+    assert set(Redirect(32).hops) == set(CACHE_HOPS)
+
+
+def test_who_may_not_make_namespaces_gets_a_reason_for_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    made = list(cases(scenarios()))
+    assert {case.name for case in made} >= {"packet_forward_64", "netlink_redirect_on_link_32_caches_1400"}
+    assert all(case.value is None and case.met is None and "root" in case.reason for case in made)
