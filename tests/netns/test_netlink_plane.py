@@ -1,8 +1,9 @@
-"""The netlink plane against this machine's kernel, as far as it goes without a GRE device.
+"""The netlink plane against this machine's kernel: what is nftables' own, beside the contract of all planes.
 
     spoke 10.1.0.10 --- 10.1.0.1 router 10.9.0.1 --- 10.9.0.2 far, which has every address
+                                router 10.100.1.10 --- the segment of the caches
 
-Marks are read from the counters: a marked packet without a routing table of its own goes on to `far`.
+Caches take L2, so no GRE device is needed; where packets go is read from the counters.
 """
 
 from __future__ import annotations
@@ -19,44 +20,63 @@ import pytest
 from gre.tunnel import redirect_device
 from tests.support.namespaces import Namespace
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
+from wccpd.dataplane.nft import Nft
+from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
-from wccpd.plan.compile import Policy, compile_state
-from wccpd.plan.diff import Observed, Operations, diff
-from wccpd.plan.model import DesiredState, TableRoute
+from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
+from wccpd.plan.redirect import Mode
+from wccpd.plan.verdict import Reason, Verdict
 from wccpd.protocol.assignment import EMPTY, assign
-from wccpd.protocol.view import RouterView
+from wccpd.protocol.view import GroupView, RouterView
+from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
 pytestmark = pytest.mark.netns
 
 POLICY = Policy(
     router_id=ROUTER_ID,
-    services=(WEB_CACHE.key, HTTPS.key),
+    services=(ServicePolicy(WEB_CACHE.key), ServicePolicy(HTTPS.key)),
     ingress=("spokes",),
     never=(IPv4Network("203.0.113.128/25"), IPv4Network("203.0.113.7/32")),
 )
-SLOTS = {FIRST: 1, SECOND: 2}
+SETTINGS = KernelSettings(services=("web-cache", "70"))
+
+
+def by_l2(group_view: GroupView) -> GroupView:
+    """The group with caches that take and return L2."""
+    caches = (
+        replace(cache, forwarding=ForwardingMethod.L2, packet_return=PacketReturnMethod.L2)
+        for cache in group_view.caches
+    )
+    return replace(group_view, caches=tuple(caches))
 
 
 class Bench:
-    """The three namespaces and the plane in the middle one."""
+    """The namespaces and the plane in the middle one."""
 
     def __init__(self, spoke: Namespace, router: Namespace, far: Namespace) -> None:
         self.spoke, self.router, self.far = spoke, router, far
         self.policy = POLICY
-        self.plane = router.call(lambda: LinuxDataPlane(POLICY))
+        self.plane = router.call(lambda: LinuxDataPlane(SETTINGS))
 
-    def observe(self) -> Observed:
+    def observe(self) -> Observation:
         return self.router.call(self.plane.observe)
 
-    def apply(self, wanted: RouterView) -> Operations:
-        """Reconcile rules and nft; devices and their routes need a kernel with GRE."""
-        desired = replace(compile_state(wanted, self.policy, SLOTS), devices=(), routes=())
-        operations = diff(desired, self.observe())
-        failures = self.router.call(lambda: self.plane.apply(operations))
-        assert failures == ()
-        assert not diff(desired, self.observe()), "a second look finds nothing to do"
-        return operations
+    def wish(self, wanted: RouterView) -> Wish:
+        wanted = RouterView(tuple(map(by_l2, wanted.groups)))
+        return Wish(redirect_plan(wanted, self.policy, allocate_slots({}, wanted_paths(wanted))))
+
+    def apply(self, wanted: RouterView) -> Applied:
+        """Bring the kernel to a view, with a lease."""
+        wish = self.wish(wanted)
+        applied = self.router.call(lambda: self.plane.bring_to(wish))
+        assert applied.faults == ()
+        assert self.router.call(lambda: self.plane.bring_to(wish)).changes == (), (
+            "a second look finds nothing to do"
+        )
+        self.router.call(lambda: self.plane.renew_lease(60))
+        return applied
 
     def send(self, destinations: list[str], port: int = 80, mark: int = 0) -> None:
         """Send one SYN to each destination."""
@@ -71,15 +91,19 @@ class Bench:
 
         self.spoke.call(connect)
 
-    def packets(self, counter: str) -> int:
-        table = self.observe().nft
-        assert table is not None
-        return table.counters[counter][0]
+    def redirected(self, service: str = "web-cache", cache: object = None) -> int:
+        """Packets that went to a cache, or to all."""
+        outcomes = self.observe().counters.outcomes
+        return sum(
+            count.packets
+            for outcome, count in outcomes.items()
+            if outcome.service == service
+            and outcome.verdict is Verdict.REDIRECTED
+            and cache in (None, outcome.cache)
+        )
 
-    def redirected(self) -> int:
-        table = self.observe().nft
-        assert table is not None
-        return sum(value[0] for name, value in table.counters.items() if name.startswith("redirected-"))
+    def unassigned(self) -> int:
+        return self.observe().counters.total("web-cache", Verdict.FORWARDED, Reason.UNASSIGNED).packets
 
 
 @pytest.fixture
@@ -87,6 +111,8 @@ def bench() -> Iterator[Bench]:
     with Namespace("spoke") as spoke, Namespace("router") as router, Namespace("far") as far:
         spoke.connect("uplink", "10.1.0.10/24", router, "spokes", "10.1.0.1/24")
         router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
+        router.connect("farm", f"{ROUTER_ID}/24", far, "caches", f"{FIRST}/24")
+        far.run("ip", "address", "add", f"{SECOND}/24", "dev", "caches")
         spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
         router.run("ip", "route", "add", "default", "via", "10.9.0.2")
         router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
@@ -103,48 +129,29 @@ SERVERS = [f"203.0.113.{host}" for host in range(10, 110)]
 def test_flows_are_divided_by_bucket_and_every_packet_is_counted(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
     bench.send(SERVERS)
-    first = bench.packets(f"redirected-web-cache-{FIRST}")
-    second = bench.packets(f"redirected-web-cache-{SECOND}")
+    first, second = bench.redirected(cache=FIRST), bench.redirected(cache=SECOND)
     assert first + second == len(SERVERS)
     assert min(first, second) > len(SERVERS) / 5
-    assert bench.packets("unassigned-web-cache") == 0
+    assert bench.unassigned() == 0
 
 
 def test_a_bucket_of_nobody_is_forwarded_and_counted_as_unassigned(bench: Bench) -> None:
     half = tuple(owner if bucket < 128 else None for bucket, owner in enumerate(assign(EMPTY, {FIRST: 1})))
     bench.apply(view(group(WEB_CACHE, FIRST, owners=half)))
     bench.send(SERVERS)
-    unassigned = bench.packets("unassigned-web-cache")
+    unassigned = bench.unassigned()
     assert bench.redirected() + unassigned == len(SERVERS)
     assert unassigned > len(SERVERS) / 5
-
-
-def test_ports_of_other_services_and_of_none_are_told_apart(bench: Bench) -> None:
-    bench.apply(view(group(WEB_CACHE, FIRST), group(HTTPS, SECOND)))
-    for port in (80, 443, 8443, 8080):
-        bench.send(SERVERS[:10], port)
-    assert bench.packets(f"redirected-web-cache-{FIRST}") == 10
-    assert bench.packets(f"redirected-70-{SECOND}") == 20
-    assert bench.redirected() == 30
-
-
-def test_never_redirect_networks_the_router_itself_and_caches_are_left_alone(bench: Bench) -> None:
-    bench.apply(view(group(WEB_CACHE, FIRST)))
-    bench.send(["203.0.113.7", "203.0.113.200", "10.1.0.1"])
-    bench.spoke.run("ip", "address", "add", f"{FIRST}/32", "dev", "uplink")
-    bench.spoke.run("ip", "route", "replace", "default", "via", "10.1.0.1", "src", str(FIRST))
-    bench.send(SERVERS[:5])
-    assert bench.redirected() == 0
 
 
 def test_the_move_of_a_bucket_keeps_the_counters_of_the_others(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
     bench.send(SERVERS)
-    before = bench.packets(f"redirected-web-cache-{SECOND}")
-    operations = bench.apply(view(group(WEB_CACHE, SECOND)))
-    assert f"delete counter ip wccpd redirected-web-cache-{FIRST}" in operations.nft
+    before = bench.redirected(cache=SECOND)
+    applied = bench.apply(view(group(WEB_CACHE, SECOND)))
+    assert f"delete counter ip wccpd redirected-web-cache-{FIRST}" in applied.changes
     bench.send(SERVERS)
-    assert bench.packets(f"redirected-web-cache-{SECOND}") == before + len(SERVERS)
+    assert bench.redirected(cache=SECOND) == before + len(SERVERS)
 
 
 def test_marks_of_others_survive_and_do_not_hide_a_packet(bench: Bench) -> None:
@@ -157,7 +164,7 @@ def test_marks_of_others_survive_and_do_not_hide_a_packet(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
     bench.send(SERVERS)
     assert bench.redirected() == len(SERVERS)
-    assert min(bench.packets(f"redirected-web-cache-{each}") for each in (FIRST, SECOND)) > 0
+    assert min(bench.redirected(cache=each) for each in (FIRST, SECOND)) > 0
     assert f"packets {len(SERVERS)} " in bench.router.run("nft", "list", "counter", "ip", "other", "kept")
 
 
@@ -165,8 +172,9 @@ def test_a_restarted_plane_finds_nothing_to_do(bench: Bench) -> None:
     wanted = view(group(WEB_CACHE, FIRST, SECOND), group(HTTPS, FIRST))
     bench.apply(wanted)
     bench.router.call(bench.plane.close)
-    bench.plane = bench.router.call(lambda: LinuxDataPlane(POLICY))
-    assert not bench.apply(wanted)
+    bench.plane = bench.router.call(lambda: LinuxDataPlane(SETTINGS))
+    assert bench.observe().slots == bench.wish(wanted).plan.slots
+    assert bench.apply(wanted).changes == ()
 
 
 @pytest.mark.parametrize(
@@ -178,13 +186,14 @@ def test_a_restarted_plane_finds_nothing_to_do(bench: Bench) -> None:
         "delete element ip wccpd ingress { spokes }",
         "insert rule ip wccpd prerouting accept",
         "add element ip wccpd caches { 192.0.2.1 }",
+        "flush map ip wccpd pinned-web-cache",
     ],
 )
 def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None:
     wanted = view(group(WEB_CACHE, FIRST, SECOND))
     bench.apply(wanted)
     bench.router.run("nft", vandalism)
-    assert bench.apply(wanted).nft
+    assert bench.apply(wanted).changes
     bench.send(SERVERS[:7])
     assert bench.redirected() == 7
 
@@ -193,13 +202,13 @@ def test_removal_takes_ours_and_leaves_what_is_not(bench: Bench) -> None:
     bench.router.run("nft", "add table ip other")
     bench.router.run("ip", "rule", "add", "fwmark", "0x1/0xff", "lookup", "100", "priority", "18700")
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
-    assert len(bench.observe().rules) == 2
-    operations = diff(DesiredState(), bench.observe())
-    assert bench.router.call(lambda: bench.plane.apply(operations)) == ()
-    left = bench.observe()
-    assert (left.nft, left.rules) == (None, frozenset())
+    assert len(bench.observe().slots) == 2
+    assert bench.router.call(bench.plane.remove).faults == ()
+    assert bench.observe().slots == {}
     assert bench.router.run("nft", "list", "tables").split() == ["table", "ip", "other"]
-    assert "18700:" in bench.router.run("ip", "rule", "list")
+    rules = bench.router.run("ip", "rule", "list")
+    assert "18700:" in rules
+    assert "18801:" not in rules
 
 
 def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(bench: Bench) -> None:
@@ -210,37 +219,66 @@ def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(bench: B
     assert "theirs" in bench.router.run("nft", "list", "table", "ip", "wccpd")
 
 
-def test_a_refused_transaction_changes_nothing_and_says_which_object(bench: Bench) -> None:
+def test_a_refused_transaction_changes_nothing_and_says_object_and_errno(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST)))
-    before = bench.observe()
-    bad = Operations(nft="delete map ip wccpd redirected\nadd chain ip wccpd x\n")
-    (failure,) = bench.router.call(lambda: bench.plane.apply(bad))
-    assert failure.error.obj == "nft table wccpd"
-    assert bench.observe() == before
+    before = bench.router.run("nft", "-s", "list", "table", "ip", "wccpd")
+    nft = bench.router.call(lambda: Nft("wccpd"))
+    with pytest.raises(KernelError, match="change nft table wccpd: Device or resource busy") as caught:
+        bench.router.call(lambda: nft.run("add chain ip wccpd x\ndelete map ip wccpd redirected\n"))
+    assert caught.value.errno == errno.EBUSY
+    assert bench.router.run("nft", "-s", "list", "table", "ip", "wccpd") == before
 
 
-def test_one_refused_object_keeps_none_of_the_others_back(bench: Bench) -> None:
-    desired = compile_state(view(group(WEB_CACHE, FIRST)), POLICY, {FIRST: 1})
-    nowhere = (TableRoute(18801, "no-such-device", 118),)
-    operations = diff(replace(desired, devices=(), routes=nowhere), bench.observe())
-    (failure,) = bench.router.call(lambda: bench.plane.apply(operations))
-    assert (failure.error.errno, failure.device, failure.table) == (errno.ENODEV, "no-such-device", 18801)
-    observed = bench.observe()
-    assert observed.nft is not None
-    assert len(observed.rules) == 1
+def test_what_somebody_put_into_our_table_goes_with_all_that_refers_to_it(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.router.run("nft", "add map ip wccpd theirs { type mark : verdict; }")
+    bench.router.run("nft", "add chain ip wccpd mine; add rule ip wccpd mine meta mark vmap @theirs")
+    bench.router.run("nft", "add rule ip wccpd count meta mark vmap @theirs")
+    assert bench.apply(view(group(WEB_CACHE, FIRST))).changes
+    assert "theirs" not in bench.router.run("nft", "list", "table", "ip", "wccpd")
 
 
 def test_thousands_of_foreign_routes_cost_an_observation_nothing(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
     batch = "".join(f"route add 172.16.{i // 256}.{i % 256}/32 via 10.9.0.2 proto 118\n" for i in range(2000))
     bench.router.run("sh", "-c", f"printf '{batch}' | ip -batch -")
-    assert bench.observe().routes == frozenset()
+    assert len(bench.observe().slots) == 2
 
 
 def test_a_host_that_does_not_forward_is_noticed(bench: Bench) -> None:
     assert bench.observe().forwards
     bench.router.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     assert not bench.observe().forwards
+
+
+def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
+    bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
+    bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")
+    found = bench.router.call(adjacent_networks)
+    assert IPv4Network("10.100.1.0/24") in found
+    assert IPv4Network("169.254.6.0/29") not in found
+
+
+def test_a_cache_behind_a_router_that_asks_for_l2_has_no_path_and_that_is_said(bench: Bench) -> None:
+    bench.router.run("ip", "route", "add", f"{SECOND}/32", "via", "10.9.0.2")
+    wish = bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    applied = bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert [str(fault) for fault in applied.faults] == [
+        f"find path to {SECOND}: No route to host (it asked for L2 and is on no segment of this host)"
+    ]
+    assert [path.cache for path in applied.refused] == [SECOND]
+
+
+def test_a_closed_service_stays_closed_after_we_have_left(bench: Bench) -> None:
+    bench.policy = replace(POLICY, services=(ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    wish = bench.wish(view(group(WEB_CACHE, FIRST)))
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.router.call(lambda: bench.plane.remove(wish.plan))
+    before = bench.observe().counters.total("web-cache", Verdict.DROPPED, Reason.LAPSED).packets
+    bench.send(SERVERS[:3])
+    after = bench.observe().counters.total("web-cache", Verdict.DROPPED, Reason.LAPSED).packets
+    assert after - before == 3
+    assert bench.observe().slots == {}
 
 
 def test_loose_reverse_path_filtering_of_a_device_overrules_a_strict_default(bench: Bench) -> None:

@@ -204,7 +204,8 @@ class FakeDataPlane:
         self._refuse_what_is_not_ours()
         wished = dict(self._objects(wish))
         faults = [error for name in list(wished) if (error := self._refuse(name, wished))]
-        return self._replace(wished, tuple(faults))
+        applied = self._replace(wished, tuple(faults))
+        return replace(applied, refused=frozenset(wish.plan.slots) - frozenset(self.kernel.slots))
 
     def renew_lease(self, seconds: float) -> None:
         """Let the redirect be valid for so long from now."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
-from wccpd.plan.build import MAX_SLOT, allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -181,10 +181,11 @@ class Reconciler:
     def _allocate(self, wanted: frozenset[Path]) -> None:
         """Slots for the wanted paths; those freed are used again as late as possible."""
         assert self._slots is not None
-        before, self._slots = self._slots, allocate_slots(self._slots, wanted, self._freed)
-        freed = set(before.values()) - set(self._slots.values())
-        kept = [slot for slot in self._freed if slot not in set(self._slots.values())]
-        self._freed = (*kept, *sorted(freed))[-MAX_SLOT:]
+        leaving = sorted(slot for path, slot in self._slots.items() if path not in wanted)
+        freed = (*self._freed, *leaving)
+        self._slots = allocate_slots(self._slots, wanted, freed)
+        taken = set(self._slots.values())
+        self._freed = tuple(slot for slot in freed if slot not in taken)
 
     def _opened(self) -> DataPlane:
         if self._plane is None:

@@ -1,22 +1,25 @@
-"""The reconciler: newest wish, repair, and a refusal that keeps nothing else back."""
+"""The reconciler: newest wish, repair, the lease, and a refusal that keeps nothing else back."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 from ipaddress import IPv4Address
 
 import pytest
 
+from gre.tunnel import GreDevice
 from tests.support.views import FIRST, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.dataplane.fake import FakeDataPlane
-from wccpd.dataplane.reconciler import Reconciler, Round, adopted_slots
+from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel, Name
+from wccpd.dataplane.port import Observation
+from wccpd.dataplane.reconciler import Reconciler, Round
 from wccpd.errors import KernelError
-from wccpd.plan.compile import Policy, compile_state
-from wccpd.plan.diff import Observed, ObservedTable, Operations
-from wccpd.plan.model import LAYOUT, TableRoute
+from wccpd.plan.policy import Policy, ServicePolicy
+from wccpd.plan.redirect import HashAssignment, Mode, Path
 from wccpd.protocol.view import RouterView
+from wccpd.wire.enums import ForwardingMethod
 
-POLICY = Policy(router_id=ROUTER_ID, services=(WEB_CACHE.key,))
+TUNNEL = GreDevice("wccp-tgw-a", ROUTER_ID, IPv4Address("10.99.0.1"))
+POLICY = Policy(router_id=ROUTER_ID, services=(ServicePolicy(WEB_CACHE.key),), tunnels=(TUNNEL,))
 THIRD = IPv4Address("10.100.1.23")
 
 
@@ -27,60 +30,82 @@ class Bench:
         self.plane = plane or FakeDataPlane()
         self.rounds: list[Round] = []
         self.view = view(group(WEB_CACHE))
-        self.reconciler = Reconciler(policy, lambda: self.plane, lambda: self.view, self.rounds.append)
+        self.reconciler = Reconciler(
+            policy, lambda: self.plane, lambda: self.view, self.rounds.append, lease_seconds=30.0
+        )
 
     async def wish(self, wanted: RouterView) -> Round:
         self.view = wanted
         await self.reconciler.once()
         return self.rounds[-1]
 
+    @property
+    def kernel(self) -> FakeKernel:
+        return self.plane.kernel
 
-async def test_a_wish_is_carried_out() -> None:
+    def shares(self) -> Counter[IPv4Address | None]:
+        """How many buckets each cache has in the kernel."""
+        assert self.kernel.plan is not None
+        assignment = self.kernel.plan.services[0].assignment
+        assert isinstance(assignment, HashAssignment)
+        return Counter(assignment.owners)
+
+    def slots(self) -> dict[IPv4Address, int]:
+        return {path.cache: slot for path, slot in self.kernel.slots.items()}
+
+
+async def test_a_wish_is_carried_out_and_a_second_time_there_is_nothing_to_do() -> None:
     bench = Bench()
     done = await bench.wish(view(group(WEB_CACHE, FIRST)))
-    assert done.faults == ()
-    assert set(bench.plane.state.devices) == {"wccp-0a640115"}
-    assert len(bench.plane.transactions) == 1
+    assert (done.faults, done.applied.devices_changed) == ((), True)
+    assert bench.slots() == {FIRST: 1}
+    again = await bench.wish(bench.view)
+    assert again.applied.changes == ()
     await bench.reconciler.close()
 
 
-async def test_a_device_that_is_refused_keeps_no_other_cache_back_and_gets_no_traffic() -> None:
+async def test_a_device_that_is_refused_keeps_no_other_cache_back_and_the_others_cover_for_it() -> None:
     bench = Bench()
-    bench.plane.refused_devices = {"wccp-0a640115"}
+    bench.kernel.refused_devices = {"wccp-0a640115"}
     done = await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
     assert [str(fault) for fault in done.faults] == ["configure GRE device wccp-0a640115: File exists"]
-    assert set(bench.plane.state.devices) == {"wccp-0a640116"}
-    (transaction,) = bench.plane.transactions
-    assert f"redirected-web-cache-{SECOND}" in transaction
-    assert str(FIRST) not in transaction.replace(
-        "add element ip wccpd caches { 10.100.1.21, 10.100.1.22 }", ""
-    )
+    assert bench.shares() == {SECOND: 256}
 
-    bench.plane.refused_devices = set()
-    done = await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.kernel.refused_devices = set()
+    await bench.wish(bench.view)
+    done = await bench.wish(bench.view)
     assert done.faults == ()
-    assert f"redirected-web-cache-{FIRST}" in bench.plane.transactions[-1]
+    assert bench.shares() == {FIRST: 128, SECOND: 128}
     await bench.reconciler.close()
 
 
 async def test_a_cache_that_dies_is_taken_out_although_another_one_is_refused() -> None:
     bench = Bench()
     await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
-    nft = compile_state(bench.view, POLICY, {FIRST: 1, SECOND: 2}).nft
-    assert nft is not None
-    bench.plane.show_table(nft)
-    bench.plane.refused_devices = {"wccp-0a640117"}
+    bench.kernel.refused_devices = {"wccp-0a640117"}
     await bench.wish(view(group(WEB_CACHE, SECOND, THIRD)))
-    assert set(bench.plane.state.devices) == {"wccp-0a640116"}
-    assert f"delete counter ip wccpd redirected-web-cache-{FIRST}" in bench.plane.transactions[-1]
+    assert set(bench.slots()) == {SECOND}
+    assert bench.shares() == {SECOND: 256}
     await bench.reconciler.close()
 
 
-async def test_a_cache_that_takes_over_the_slot_of_another_in_one_round_has_its_route() -> None:
+async def test_a_cache_that_comes_is_not_given_the_slot_of_one_that_has_just_left() -> None:
     bench = Bench()
     await bench.wish(view(group(WEB_CACHE, FIRST)))
     await bench.wish(view(group(WEB_CACHE, SECOND)))
-    assert bench.plane.state.routes == {TableRoute(18801, "wccp-0a640116", 118)}
+    assert bench.slots() == {SECOND: 2}
+    await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    assert bench.slots() == {FIRST: 3, SECOND: 2}
+    await bench.reconciler.close()
+
+
+async def test_a_drained_cache_keeps_its_path_and_loses_its_buckets() -> None:
+    bench = Bench()
+    await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.reconciler.drained = {FIRST}
+    await bench.wish(bench.view)
+    assert bench.shares() == {SECOND: 256}
+    assert set(bench.slots()) == {FIRST, SECOND}
     await bench.reconciler.close()
 
 
@@ -88,28 +113,45 @@ async def test_a_restarted_reconciler_keeps_the_slots_that_are_in_the_kernel() -
     old = Bench()
     await old.wish(view(group(WEB_CACHE, FIRST, SECOND)))
     await old.wish(view(group(WEB_CACHE, SECOND)))
-    assert adopted_slots(old.plane.observe(), POLICY) == {SECOND: 2}
-    desired = compile_state(view(group(WEB_CACHE, SECOND)), POLICY, {SECOND: 2}).nft
-    assert desired is not None
-    old.plane.show_table(desired)
-    new = Bench(old.plane)
+    new = Bench(FakeDataPlane(old.kernel))
     done = await new.wish(view(group(WEB_CACHE, SECOND)))
-    assert not done.operations
+    assert done.applied.changes == ()
+    assert new.slots() == {SECOND: 2}
     await old.reconciler.close()
     await new.reconciler.close()
 
 
-async def test_remove_all_takes_the_table_whatever_it_is_called() -> None:
-    bench = Bench(policy=replace(POLICY, nft_table="egress"))
+async def test_what_somebody_damaged_is_repaired_in_the_next_round() -> None:
+    bench = Bench()
     await bench.wish(view(group(WEB_CACHE, FIRST)))
-    bench.plane.state = replace(bench.plane.state, nft=ObservedTable("egress", chains={LAYOUT: ()}))
+    del bench.kernel.objects[Name("path", f"{FIRST} gre")]
+    await bench.wish(bench.view)
+    assert bench.slots() == {FIRST: 1}
+    await bench.reconciler.close()
+
+
+async def test_the_lease_runs_as_long_as_it_is_renewed() -> None:
+    now = 1000.0
+    bench = Bench(FakeDataPlane(FakeKernel(lambda: now)))
+    await bench.wish(view(group(WEB_CACHE, FIRST)))
+    await bench.reconciler.renew_lease()
+    now += 29.0
+    assert bench.kernel.leased
+    now += 2.0
+    assert not bench.kernel.leased
+    await bench.reconciler.close()
+
+
+async def test_remove_all_takes_everything_and_leaving_keeps_closed_services_closed() -> None:
+    closed = Policy(ROUTER_ID, (ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    bench = Bench(policy=closed)
+    await bench.wish(view(group(WEB_CACHE, FIRST)))
+    await bench.reconciler.leave()
+    assert bench.kernel.plan is not None
+    assert [service.mode for service in bench.kernel.plan.services] == [Mode.CLOSED]
+    assert bench.kernel.slots == {}
     await bench.reconciler.remove_all()
-    assert bench.plane.transactions[-1] == "delete table ip egress\n"
-    assert (bench.plane.state.devices, bench.plane.state.rules, bench.plane.state.routes) == (
-        {},
-        set(),
-        set(),
-    )
+    assert bench.kernel.objects == {}
     await bench.reconciler.close()
 
 
@@ -120,14 +162,10 @@ class BrokenPlane(FakeDataPlane):
         super().__init__()
         self.error: Exception | None = error
 
-    def observe(self) -> Observed:
+    def observe(self) -> Observation:
         if self.error is not None:
             raise self.error
         return super().observe()
-
-    def apply(self, operations: Operations) -> tuple[()]:
-        super().apply(operations)
-        return ()
 
 
 @pytest.mark.parametrize(
@@ -151,4 +189,5 @@ async def test_a_round_that_fails_is_a_fault_and_the_next_one_recovers(
     assert (done.bug is not None) is bug
     plane.error = None
     assert (await bench.wish(bench.view)).faults == ()
+    assert set(bench.kernel.slots) == {Path(FIRST, ForwardingMethod.GRE)}
     await bench.reconciler.close()
