@@ -67,6 +67,7 @@ class LinuxDataPlane:
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
             self._nft = Nft(settings.nft_table)
+        self._has_tproxy = self._nft.takes_rule("meta l4proto tcp tproxy to :1")
         self._route_socket = RouteSocket()
 
     # -- the port ------------------------------------------------------------------------------------
@@ -177,6 +178,7 @@ class LinuxDataPlane:
             links=links,
             macs={cache: macs[cache] for cache in plan.returns if cache in macs},
             mtu_bytes={name: device.mtu_bytes for name, device in observed.devices.items()},
+            has_tproxy=self._has_tproxy,
         )
 
     def _link_to(self, cache: IPv4Address) -> str | None:

@@ -40,6 +40,12 @@ class Nft:
         if code != 0:
             raise KernelError(f"nft table {self.table}", "change", _errno(error), _first_line(error))
 
+    def takes_rule(self, rule: str) -> bool:
+        """Whether libnftables and the kernel know everything in a rule; the try leaves nothing behind."""
+        table = f"ip {self.table}_try"
+        tried = f"add table {table}; add chain {table} c; add rule {table} c {rule}; delete table {table}"
+        return bool(self._context.cmd(tried)[0] == 0)
+
     def observe(self) -> ObservedTable | None:
         """The table as it is, None when there is none.
 

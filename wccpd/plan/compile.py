@@ -61,6 +61,8 @@ class Facts:
     """Neighbours that answered."""
     mtu_bytes: Mapping[str, int] = field(default_factory=dict)
     """By device."""
+    has_tproxy: bool = True
+    """Whether nft's tproxy statement is to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,28 @@ class _Table:
                     NftRule(f"ct mark & {marks.path_mask:#x} vmap @{names.PATHS}", "beside a foreign mark"),
                 ),
             )
+        else:
+            yield NftChain(names.REASSEMBLE, rules=(self._reassembly(),))
         yield NftChain(names.EXEMPT, rules=tuple(self._exemptions()))
+        if self._affinity:
+            yield NftChain(
+                names.ERRORS,
+                rules=(
+                    NftRule(f"jump {names.EXEMPT}", "what no service may take"),
+                    NftRule(f"goto {names.KEEP}", "to the cache that it is about"),
+                ),
+            )
+
+    def _reassembly(self) -> NftRule:
+        """A rule that no packet meets: that it exists makes the kernel reassemble fragments before we look.
+
+        Later fragments have no ports: unassembled they would go another way than the first. Connection tracking
+        reassembles; without it a tproxy statement (`nft_tproxy_init`, net/netfilter/nft_tproxy.c) is the cheapest
+        that does.
+        """
+        if self._facts.has_tproxy:
+            return NftRule("meta l4proto tcp tproxy to :1", "never met: makes the kernel reassemble")
+        return NftRule("ct state new", "never met: makes the kernel track, and so reassemble")
 
     def _exemptions(self) -> Iterator[NftRule]:
         def rule(condition: str, exemption: Exemption, words: str) -> NftRule:
@@ -328,7 +351,7 @@ class _Table:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
         if self._affinity:
             yield NftRule(
-                f"ip protocol icmp meta mark & {self._marks.mask:#x} == 0 {self._related()} goto {names.KEEP}",
+                f"ip protocol icmp meta mark & {self._marks.mask:#x} == 0 {self._related()} goto {names.ERRORS}",
                 "ICMP about what a cache sent",
             )
 

@@ -299,6 +299,13 @@ def test_without_affinity_nothing_tracks_connections() -> None:
     plan = planned()
     nft = table(replace(plan, services=tuple(replace(each, affinity=False) for each in plan.services)))
     assert not [rule.text for chain in nft.chains for rule in chain.rules if "ct " in rule.text]
+    assert rules(nft, "reassemble") == ["meta l4proto tcp tproxy to :1"]
+    assert "reassemble" not in {chain.name for chain in table(plan).chains}
+
+
+def test_where_there_is_no_tproxy_connections_are_tracked_so_that_fragments_are_reassembled() -> None:
+    plan = with_service(planned(view(group(WEB_CACHE, FIRST))), affinity=False)
+    assert rules(table(plan, facts=Facts(has_tproxy=False)), "reassemble") == ["ct state new"]
 
 
 def test_flows_of_a_lost_cache_are_reset_where_that_is_wanted() -> None:
