@@ -8,6 +8,7 @@ compared with a wish piece by piece, refused piece by piece and damaged piece by
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,11 @@ class FakeKernel:
             returned=dict(self._returned),
         )
 
+    def live_flows(self) -> dict[Path, int]:
+        """How many flows are pinned to each path that is there."""
+        pinned = Counter(pin.path for pin in self._pins.values())
+        return {path: pinned[path] for path in self.slots if pinned[path]}
+
     def forget_counts(self, before: Mapping[Name, Object]) -> None:
         """Let counters go with what they count: services, redirect lists and everything else."""
         services = {name.what for name in self.objects if name.kind == "service"}
@@ -210,6 +216,10 @@ class FakeDataPlane:
     def renew_lease(self, seconds: float) -> None:
         """Let the redirect be valid for so long from now."""
         self.kernel.leased_until = self.kernel.clock() + seconds
+
+    def live_flows(self) -> Mapping[Path, int]:
+        """Pins to paths that are there."""
+        return self.kernel.live_flows()
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """Take everything away, but for services of `keep_closed` whose mode is not open."""

@@ -18,6 +18,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 import gre.link
 from gre.tunnel import redirect_device_name
+from wccpd.dataplane.conntrack import Conntrack
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.rtnetlink import RouteSocket
@@ -69,6 +70,7 @@ class LinuxDataPlane:
             self._nft = Nft(settings.nft_table)
         self._has_tproxy = self._nft.takes_rule("meta l4proto tcp tproxy to :1")
         self._route_socket = RouteSocket()
+        self._conntrack = Conntrack()
 
     # -- the port ------------------------------------------------------------------------------------
 
@@ -119,6 +121,13 @@ class LinuxDataPlane:
         if self._compiled is not None:
             self._nft.run(self._lease_lines())
 
+    def live_flows(self) -> Mapping[Path, int]:
+        """See `DataPlane.live_flows`."""
+        marks = self._settings.marks
+        by_slot = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
+        paths = {marks.mark(slot=slot): path for path, slot in self._slots(self._observe()).items()}
+        return {paths[mark]: flows for mark, flows in by_slot.items() if mark in paths}
+
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""
         observed = self._observe()
@@ -144,6 +153,7 @@ class LinuxDataPlane:
         """Close the netlink sockets."""
         self._ipr.close()
         self._route_socket.close()
+        self._conntrack.close()
 
     # -- compiling -----------------------------------------------------------------------------------
 

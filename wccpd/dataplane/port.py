@@ -88,6 +88,14 @@ class DataPlane(Protocol):
         """
         ...
 
+    def live_flows(self) -> Mapping[Path, int]:
+        """How many flows are pinned to each path; those that have none are absent, and so are ended connections.
+
+        Raises:
+            KernelError: It could not be read.
+        """
+        ...
+
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """Take away everything of ours.
 
