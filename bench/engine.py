@@ -82,7 +82,7 @@ class Farm:
         message = HereIAm(
             service=service,
             identity=WebCacheIdentity(cache, HashAssignment(weight=10000)),
-            view=CacheView(1, (row,), ()),
+            view=CacheView.of(1, (row,), ()),
             capabilities=METHODS,
         )
         return encode_message(message, password=PASSWORD)

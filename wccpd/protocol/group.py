@@ -166,7 +166,7 @@ class Group:
         member.echoed(now)
         if repeated and member.state is CacheState.USABLE:
             return ()
-        routers = tuple(row.router_id for row in message.view.routers)
+        routers = message.view.router_ids
         if (member.identity, member.routers) != (message.identity, routers):
             member.identity, member.routers = message.identity, routers
             self.members_revision += 1
@@ -181,8 +181,8 @@ class Group:
 
     def echo_row(self, message: HereIAm) -> int | None:
         """Which row of its Cache View names us: the one whose Receive ID counts."""
-        rows = enumerate(message.view.routers)
-        return next((index for index, row in rows if row.router_id in self.addresses), None)
+        rows = enumerate(message.view.router_ids)
+        return next((index for index, router in rows if router in self.addresses), None)
 
     def sends(self, *members: Member) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""

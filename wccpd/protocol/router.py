@@ -168,7 +168,7 @@ class Router:
         row = group.echo_row(message)
         if row is not None:
             self._repeats.remember(datagram, origin.address, message, row)
-        echoed = 0 if row is None else message.view.routers[row].receive_id
+        echoed = 0 if row is None else message.view.receive_ids[row]
         return self._here_i_am(message, echoed, group, origin, now)
 
     def _here_i_am(

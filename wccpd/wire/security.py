@@ -41,10 +41,10 @@ class SecurityInfo:
         Raises:
             WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
         """
-        option = _SECURITY_OPTIONS.get(number := reader.uint32())
-        if option is None:
+        known = _SECURITY_OPTIONS.get(number := reader.uint32())
+        if known is None:
             raise reader.fail(WireReason.SECURITY_OPTION, f"security option {number}")
-        expected = _DIGEST_OCTETS[option]
+        option, expected = known
         if reader.remaining != expected:
             raise reader.fail(
                 WireReason.SECURITY_LENGTH,
@@ -64,8 +64,8 @@ class SecurityInfo:
         writer.octets(self.digest)
 
 
-_SECURITY_OPTIONS = {member.value: member for member in SecurityOption}
 _DIGEST_OCTETS = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
+_SECURITY_OPTIONS = {option.value: (option, octets) for option, octets in _DIGEST_OCTETS.items()}
 
 
 class KeyVariant(StrEnum):

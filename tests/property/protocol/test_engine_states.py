@@ -288,7 +288,7 @@ class EngineMachine(RuleBasedStateMachine):
             service=SERVICES[service],
             minor_version=minor_version,
             identity=WebCacheIdentity(cache, data),
-            view=CacheView(1, (RouterIdReceiveId(STRANGER, 7), *rows), ()),
+            view=CacheView.of(1, (RouterIdReceiveId(STRANGER, 7), *rows), ()),
             capabilities=known.capabilities,
             commands=command,
         )
