@@ -108,11 +108,13 @@ class Group:
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
+    def admit(
+        self, message: HereIAm, address: IPv4Address, now: float
+    ) -> Fault | tuple[Member, tuple[Event, ...]]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
         known = self.members.get(address)
         if known is not None and known.message is message:
-            return ()
+            return known, ()
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
@@ -122,7 +124,7 @@ class Group:
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
-            return ()
+            return known, ()
         if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
         self._make_room()
@@ -130,7 +132,7 @@ class Group:
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
-        return (CacheSeen(self.settings.key, address),)
+        return member, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
@@ -202,8 +204,9 @@ class Group:
 
     def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
-        unusable = member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
-        if unusable and member.expected_ids and not self.settings.interop.answer_unusable:
+        if not self.settings.interop.answer_unusable and (
+            member.expected_ids and member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
+        ):
             return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
         limit = member.aside_limit if aside else member.limit
         if not limit.allows(now):
