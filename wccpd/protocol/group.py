@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member
+from wccpd.protocol.membership import Member, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv4Network
 
+    from wccpd.protocol.view import GroupView
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
@@ -95,6 +96,8 @@ class Group:
         """Counts changes of what members say of themselves; the usable ones are shown to all."""
         self.multicast_at: float | None = None
         """When the next I_SEE_YOU goes to the group address."""
+        self.picture: GroupView | None = None
+        """What `readout` made of the group as it is now; None once something has changed."""
 
     @property
     def timers(self) -> Timers:
@@ -112,6 +115,7 @@ class Group:
         self, message: HereIAm, address: IPv4Address, now: float
     ) -> Fault | tuple[Member, tuple[Event, ...]]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        self.picture = None
         known = self.members.get(address)
         if known is not None and known.message is message:
             return known, ()
@@ -220,6 +224,7 @@ class Group:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
                 return self._flush(fault.detail)
             return fault
+        self.picture = None
         received = redirect_assign.table(message, self.usable)
         assert received is not None
         if not is_assigned(received) and self.settings.policy is AssignmentPolicy.AUTO:
@@ -341,6 +346,7 @@ class Group:
             last = member.last_echo if usable else member.last_heard
             if now < last + silence:
                 continue
+            self.picture = None
             del self.members[member.address]
             reason = f"no valid HERE_I_AM for {silence:g} s"
             events += self._gone(member, reason, now)
@@ -393,6 +399,7 @@ class Group:
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
         """Note that a cache became usable or is no longer."""
+        self.picture = None
         self.change_number = next_number(self.change_number)
         if not self.usable:
             self.fixed = None
@@ -427,12 +434,14 @@ class Group:
 
     def _flush(self, reason: str) -> tuple[Event, ...]:
         """Drop the assignment whole."""
+        self.picture = None
         self.flush_at = None
         self.key, self.designated = NO_KEY, None
         empty = HashTable() if self.method is AssignmentMethod.HASH else MaskTable()
         return self._replace(empty, AssignedBy.NOBODY, reason)
 
     def _router_assigns(self, reason: str) -> tuple[Event, ...]:
+        self.picture = None
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
@@ -445,6 +454,7 @@ class Group:
     def _replace(self, table: Table, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
         if table == self.table and assigned_by is self.assigned_by:
             return ()
+        self.picture = None
         before = self.table
         same = same_shape(before, table)
         moved = assignment.moved(before.owners, table.owners) if same else len(table.owners)
@@ -473,7 +483,8 @@ class Group:
 
     def usable_members(self) -> tuple[Member, ...]:
         """Usable caches by address."""
-        return tuple(self.members[address] for address in sorted(self.usable))
+        usable = [member for member in self.members.values() if member.state is CacheState.USABLE]
+        return tuple(sorted(usable, key=by_address))
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}
