@@ -175,7 +175,8 @@ class _Daemon:
         await self._reconciler.leave()
         await self._bgp.remove_routes()
         await self._reconciler.close()
-        self._memory.save(self._wccp.router)
+        await self._memory.save(self._wccp.router)
+        self._memory.close()
         left = _left_behind(self._reconciler, self._bgp)
         for fault in left:
             log.error("not_removed", reason=fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wccpd.protocol.assignment import bucket_counts, bucket_vector
+from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.capability import offer
 from wccpd.protocol.tables import MaskTable, is_assigned
 from wccpd.protocol.view import CacheState
@@ -106,7 +106,7 @@ def _element(group: Group, member: Member) -> WebCacheIdentity:
 
     With mask assignment an assigned cache is shown without sets: Squid takes its element for 16 octets then.
     """
-    if member.address not in bucket_counts(group.table.owners):
+    if member.address not in group.table.counts:
         return member.identity.as_unassigned()
     if isinstance(group.table, MaskTable):
         return member.identity.as_assigned_mask()

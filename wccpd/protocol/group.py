@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member
+from wccpd.protocol.membership import Member, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv4Network
 
+    from wccpd.protocol.view import GroupView
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
@@ -95,6 +96,8 @@ class Group:
         """Counts changes of what members say of themselves; the usable ones are shown to all."""
         self.multicast_at: float | None = None
         """When the next I_SEE_YOU goes to the group address."""
+        self.picture: GroupView | None = None
+        """What `readout` made of the group as it is now; None once something has changed."""
 
     @property
     def timers(self) -> Timers:
@@ -108,11 +111,14 @@ class Group:
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
+    def admit(
+        self, message: HereIAm, address: IPv4Address, now: float
+    ) -> Fault | tuple[Member, tuple[Event, ...]]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        self.picture = None
         known = self.members.get(address)
         if known is not None and known.message is message:
-            return ()
+            return known, ()
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
@@ -122,7 +128,7 @@ class Group:
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
-            return ()
+            return known, ()
         if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
         self._make_room()
@@ -130,7 +136,7 @@ class Group:
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
-        return (CacheSeen(self.settings.key, address),)
+        return member, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
@@ -166,7 +172,7 @@ class Group:
         member.echoed(now)
         if repeated and member.state is CacheState.USABLE:
             return ()
-        routers = tuple(row.router_id for row in message.view.routers)
+        routers = message.view.router_ids
         if (member.identity, member.routers) != (message.identity, routers):
             member.identity, member.routers = message.identity, routers
             self.members_revision += 1
@@ -181,8 +187,8 @@ class Group:
 
     def echo_row(self, message: HereIAm) -> int | None:
         """Which row of its Cache View names us: the one whose Receive ID counts."""
-        rows = enumerate(message.view.routers)
-        return next((index for index, row in rows if row.router_id in self.addresses), None)
+        rows = enumerate(message.view.router_ids)
+        return next((index for index, router in rows if router in self.addresses), None)
 
     def sends(self, *members: Member) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
@@ -202,8 +208,9 @@ class Group:
 
     def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
-        unusable = member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
-        if unusable and member.expected_ids and not self.settings.interop.answer_unusable:
+        if not self.settings.interop.answer_unusable and (
+            member.expected_ids and member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
+        ):
             return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
         limit = member.aside_limit if aside else member.limit
         if not limit.allows(now):
@@ -217,6 +224,7 @@ class Group:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
                 return self._flush(fault.detail)
             return fault
+        self.picture = None
         received = redirect_assign.table(message, self.usable)
         assert received is not None
         if not is_assigned(received) and self.settings.policy is AssignmentPolicy.AUTO:
@@ -338,6 +346,7 @@ class Group:
             last = member.last_echo if usable else member.last_heard
             if now < last + silence:
                 continue
+            self.picture = None
             del self.members[member.address]
             reason = f"no valid HERE_I_AM for {silence:g} s"
             events += self._gone(member, reason, now)
@@ -390,6 +399,7 @@ class Group:
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
         """Note that a cache became usable or is no longer."""
+        self.picture = None
         self.change_number = next_number(self.change_number)
         if not self.usable:
             self.fixed = None
@@ -424,12 +434,14 @@ class Group:
 
     def _flush(self, reason: str) -> tuple[Event, ...]:
         """Drop the assignment whole."""
+        self.picture = None
         self.flush_at = None
         self.key, self.designated = NO_KEY, None
         empty = HashTable() if self.method is AssignmentMethod.HASH else MaskTable()
         return self._replace(empty, AssignedBy.NOBODY, reason)
 
     def _router_assigns(self, reason: str) -> tuple[Event, ...]:
+        self.picture = None
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
@@ -442,6 +454,7 @@ class Group:
     def _replace(self, table: Table, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
         if table == self.table and assigned_by is self.assigned_by:
             return ()
+        self.picture = None
         before = self.table
         same = same_shape(before, table)
         moved = assignment.moved(before.owners, table.owners) if same else len(table.owners)
@@ -470,7 +483,8 @@ class Group:
 
     def usable_members(self) -> tuple[Member, ...]:
         """Usable caches by address."""
-        return tuple(self.members[address] for address in sorted(self.usable))
+        usable = [member for member in self.members.values() if member.state is CacheState.USABLE]
+        return tuple(sorted(usable, key=by_address))
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}

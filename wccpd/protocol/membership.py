@@ -143,6 +143,11 @@ class Member:
         return Rung.DUAL_VALID if self.dual_valid else Rung.STANDARD
 
 
+def by_address(member: Member) -> int:
+    """A key to sort by."""
+    return int(member.address)
+
+
 MAX_ASIDE = 4
 """Answers to other places that may still be echoed: a cache that was restarted on another port needs one."""
 RESUME_WINDOW = 4096

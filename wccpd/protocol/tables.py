@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Self
 
-from wccpd.protocol.assignment import EMPTY, Owners
+from wccpd.protocol.assignment import EMPTY, Owners, bucket_counts
 from wccpd.protocol.view import OwnedSet, OwnedValue
 from wccpd.wire.elements import bucket_index, bucket_uses_alternate_hash
 from wccpd.wire.enums import UNASSIGNED_BUCKET, ServiceFlags
@@ -33,13 +33,18 @@ MAX_MASK_VALUES = 4096
 """Values of a REDIRECT_ASSIGN that are taken; a Catalyst has room for a few hundred."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HashTable:
     """256 buckets (draft 4.11.1)."""
 
     owners: Owners = EMPTY
     alternate: frozenset[int] = frozenset()
     """Buckets with the A flag: their packets are decided by the alternate hash."""
+
+    @cached_property
+    def counts(self) -> dict[IPv4Address, int]:
+        """Buckets of each owner; caches without any are absent."""
+        return bucket_counts(self.owners)
 
     def with_owners(self, owners: Owners) -> Self:
         """The same shape with other owners."""
@@ -71,6 +76,11 @@ class MaskTable:
     """With the owners as they were assigned; who owns a value now is said by `owners`."""
     owners: Owners = ()
     """One entry per value, over all sets in order."""
+
+    @cached_property
+    def counts(self) -> dict[IPv4Address, int]:
+        """Values of each owner; caches without any are absent."""
+        return bucket_counts(self.owners)
 
     def with_owners(self, owners: Owners) -> Self:
         """The same masks and values with other owners."""
@@ -119,7 +129,7 @@ Table = HashTable | MaskTable
 
 def is_assigned(table: Table) -> bool:
     """Whether anybody owns anything."""
-    return any(owner is not None for owner in table.owners)
+    return bool(table.counts)
 
 
 def same_shape(first: Table, second: Table) -> bool:

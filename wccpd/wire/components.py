@@ -37,9 +37,10 @@ from wccpd.wire.enums import (
 )
 from wccpd.wire.errors import WireReason
 from wccpd.wire.identity import WebCacheIdentity
+from wccpd.wire.reader import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from wccpd.wire.reader import IPAddress, Reader
     from wccpd.wire.writer import Writer
@@ -229,19 +230,42 @@ class CacheView:
     """
 
     change_number: int
-    routers: tuple[RouterIdReceiveId, ...]
+    router_ids: tuple[IPAddress, ...]
+    """Router IDs of the routers that it knows."""
+    receive_ids: tuple[int, ...]
+    """The last Receive ID that it had from each of them; 0 for none."""
     caches: tuple[IPAddress, ...]
     """Learnt from I_SEE_YOUs; Squid never lists any."""
 
     @classmethod
+    def of(
+        cls, change_number: int, routers: Iterable[RouterIdReceiveId], caches: tuple[IPAddress, ...] = ()
+    ) -> CacheView:
+        """A view from its rows."""
+        rows = tuple(routers)
+        return cls(
+            change_number,
+            tuple(row.router_id for row in rows),
+            tuple(row.receive_id for row in rows),
+            caches,
+        )
+
+    @property
+    def routers(self) -> tuple[RouterIdReceiveId, ...]:
+        """The rows: each Router ID with its Receive ID."""
+        return rows(RouterIdReceiveId, self.router_ids, self.receive_ids)
+
+    @classmethod
     def decode(cls, reader: Reader) -> CacheView:
         """Read the body."""
-        return cls(reader.uint32(), read_router_ids(reader), read_caches(reader))
+        change_number = reader.uint32()
+        router_ids, receive_ids = read_router_ids(reader)
+        return cls(change_number, router_ids, receive_ids, read_caches(reader))
 
     def encode(self, writer: Writer) -> None:
         """Write the body."""
         writer.uint32(self.change_number)
-        writer.uint32(len(self.routers))
+        writer.uint32(len(self.router_ids))
         for router in self.routers:
             router.encode(writer)
         write_addresses(writer, self.caches)

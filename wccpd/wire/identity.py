@@ -28,6 +28,8 @@ from wccpd.wire.masks import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wccpd.wire.reader import IPAddress, Reader
     from wccpd.wire.writer import Writer
 
@@ -271,17 +273,10 @@ class WebCacheIdentity:
             WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, ADDRESS_INDEX and those of alternate sets.
         """
         address, hash_revision, flags = reader.unpack(_HEADER)
-        assignment: AssignmentData
-        match flags & ASSIGNMENT_DATA_TYPE_MASK:
-            case AssignmentDataType.HASH:
-                assignment = HashAssignment.decode(reader)
-            case AssignmentDataType.MASK:
-                assignment = MaskAssignment.decode(reader)
-            case AssignmentDataType.NONE:
-                assignment = NoAssignment()
-            case _:
-                assignment = ExtendedAssignment.decode(reader)
-        kept = IdentityFlags(flags & _RESERVED_MASK)
+        assignment = _DATA[flags & ASSIGNMENT_DATA_TYPE_MASK](reader)
+        kept = _USUAL_FLAGS.get(flags & _RESERVED_MASK)
+        if kept is None:
+            kept = IdentityFlags(flags & _RESERVED_MASK)
         return cls(reader.as_address(address), assignment, kept, hash_revision)
 
     def encode(self, writer: Writer) -> None:
@@ -290,6 +285,17 @@ class WebCacheIdentity:
         writer.pack(_HEADER, writer.field(self.address), self.hash_revision, flags)
         if not isinstance(self.assignment, NoAssignment):
             self.assignment.encode(writer)
+
+
+_USUAL_FLAGS = {int(flags): flags for flags in (_NO_FLAGS, IdentityFlags.UNASSIGNED)}
+"""Made once; the others are made anew each time."""
+_DATA: dict[int, Callable[[Reader], AssignmentData]] = {
+    AssignmentDataType.HASH.value: HashAssignment.decode,
+    AssignmentDataType.MASK.value: MaskAssignment.decode,
+    AssignmentDataType.NONE.value: lambda _: NoAssignment(),
+    AssignmentDataType.EXTENDED.value: ExtendedAssignment.decode,
+}
+"""Every value of the type bits."""
 
 
 def _data_type(assignment: AssignmentData) -> AssignmentDataType:

@@ -25,10 +25,11 @@ from tests.unit.wire.samples import (
 )
 from tests.unit.wire.vectors import HASH_HERE_I_AM
 from wccpd.wire import messages
+from wccpd.wire.addresses import AddressTable
 from wccpd.wire.assignments import AlternateAssignment, AssignmentMap, HashBuckets
 from wccpd.wire.components import Capabilities, CommandExtension, RouterView, ServiceInfo
 from wccpd.wire.elements import Command, RouterAssignment, UnknownElement
-from wccpd.wire.enums import CommandType, ServiceFlags
+from wccpd.wire.enums import AddressFamily, CommandType, ServiceFlags
 from wccpd.wire.framing import read_frame
 from wccpd.wire.identity import MaskAssignment, WebCacheIdentity
 from wccpd.wire.masks import MaskValueSet, Value
@@ -209,7 +210,21 @@ def test_only_short_components_are_remembered() -> None:
     decode_message(capabilities(40))
     remembered = messages._recurring.cache_info().currsize
     decode_message(capabilities(4000))
-    assert remembered == messages._recurring.cache_info().currsize == 2
+    assert remembered == messages._recurring.cache_info().currsize == 3, "service, identity, capabilities"
+
+
+def test_the_same_octets_of_an_identity_mean_another_cache_under_another_address_table() -> None:
+    def of(address: str) -> bytes:
+        identity = dataclasses.replace(HASH_IDENTITY, address=IPv4Address(address))
+        table = AddressTable.of_family(AddressFamily.IPV4)
+        return encode_message(
+            dataclasses.replace(HERE_I_AM, minor_version=1, identity=identity, address_table=table)
+        )
+
+    for address in ("10.1.1.1", "10.1.1.2", "10.1.1.1"):
+        message = decode_message(of(address))
+        assert isinstance(message, HereIAm)
+        assert message.identity.address == IPv4Address(address)
 
 
 def test_commands_are_found_by_their_kind() -> None:
