@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import engine, wire
+from bench import elements, engine, wire
 from bench.packets import forwarding, netlink
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ OUTPUT = Path("build") / "bench.json"
 PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
+    "elements": elements.cases,
     "packets": lambda: forwarding.cases(netlink.scenarios()),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
