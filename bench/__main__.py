@@ -68,7 +68,8 @@ def line(case: Case) -> str:
     ratio = f"  {case.ratio:.3g} x {case.ratio_to}" if case.ratio is not None else ""
     verdict = {True: "  met", False: "  NOT MET", None: ""}[case.met]
     goal = f"  (goal: {case.goal}){verdict}" if case.goal else ""
-    return f"{case.name:44} {value}{ratio}{goal}"
+    figures = ", ".join(f"{name} {figure:,.0f}" for name, figure in case.figures.items())
+    return f"{case.name:44} {value}{ratio}{goal}{figures and f'  [{figures}]'}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_the_document_has_the_form_that_the_others_read() -> None:
 
 
 def test_a_line_says_what_was_measured_against_what_and_whether_it_is_enough() -> None:
-    assert " ".join(line(MET).split()) == "wire_x 12.3 us 2.5 x wire_y (goal: under 15 us) met"
+    assert " ".join(line(MET).split()) == "wire_x 12.3 us 2.5 x wire_y (goal: under 15 us) met [rounds 9]"
     assert line(MISSED).endswith("0.35 x packet_forward_64  (goal: at least 0.9 x)  NOT MET")
     assert "not measured: no clang" in line(FAILED)
 
