@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.packets import forwarding
 from bench.packets.compiler import compiled
 from bench.packets.forwarding import Scenario, cases
 from bench.packets.frames import DESTINATIONS, FLOWS, SOURCES, checksum, frame
@@ -87,6 +88,33 @@ def test_the_netlink_plane_sends_every_packet_to_the_caches_and_none_past_them(
 
 def test_a_cache_is_a_next_hop_of_the_router() -> None:
     assert set(Redirect(32).hops) == set(CACHE_HOPS)
+
+
+def test_a_scenario_that_loses_packets_has_no_figure_and_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forwarding, "ROUNDS", 2)
+    monkeypatch.setattr(forwarding, "PACKETS", 1000)
+
+    def drop_one(router: Router) -> None:
+        router.namespace.run(
+            "nft", "add table ip lossy; add chain ip lossy f { type filter hook forward priority 0; };"
+            "add rule ip lossy f numgen inc mod 50000 == 40000 drop",
+        )  # fmt: skip
+
+    made = {
+        case.name: case
+        for case in cases([Scenario("lossy", drop_one, goal="at least 0 x", is_met=lambda ratio: ratio >= 0)])
+    }
+    for octets in (64, 1400):
+        lossy, plain, one_rule = (
+            made[f"{name}_{octets}"] for name in ("lossy", "packet_forward", "packet_forward_one_rule")
+        )
+        assert (lossy.value, lossy.met, lossy.ratio) == (None, None, None)
+        assert "32767 of 32768 packets were delivered" in lossy.reason
+        assert (plain.ratio, plain.figures["rounds"]) == (1, 2)
+        assert one_rule.ratio is not None
+        assert 0 < one_rule.ratio < 1
 
 
 def test_who_may_not_make_namespaces_gets_a_reason_for_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
