@@ -43,10 +43,9 @@ from tests.contract.wires import (
 )
 from tests.support.namespaces import Namespace, run
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, SPOKE
-from wccpd.dataplane.port import Applied, DataPlane, Wish
+from wccpd.dataplane.port import Applied, DataPlane, Observation, Wish
 from wccpd.plan.decide import WCCP_PORT, Packet
 from wccpd.plan.redirect import TCP, UDP, Path, RedirectPlan
-from wccpd.plan.verdict import Counters
 from wccpd.wire.enums import ForwardingMethod
 
 PATIENCE_SECONDS = 10.0
@@ -109,7 +108,7 @@ class Network:
         commands = {
             "nft": ["nft", "-s", "list", "ruleset"],
             "rules": ["ip", "rule", "list"],
-            "routes": ["ip", "route", "list", "table", "all"],
+            "routes": ["ip", "-4", "route", "list", "table", "all"],
             "links": ["ip", "-brief", "link"],
             "sysctls": ["sysctl", "-a", "--pattern", r"^net\.ipv4\.(conf|ip_forward)"],
         }
@@ -162,8 +161,18 @@ class KernelStage:
     def close(self) -> None:
         self.network.router.call(self.plane.close)
 
-    def bring_to(self, plan: RedirectPlan) -> Applied:
-        return self.network.router.call(lambda: self.plane.bring_to(Wish(plan)))
+    @property
+    def hash_function(self) -> str:
+        return self.plane.hash_function
+
+    def bring_to(self, plan: RedirectPlan, *, leased: bool = True) -> Applied:
+        applied = self.network.router.call(lambda: self.plane.bring_to(Wish(plan)))
+        if leased:
+            self.renew_lease()
+        return applied
+
+    def observe(self) -> Observation:
+        return self.network.router.call(self.plane.observe)
 
     def renew_lease(self, seconds: float = LEASE_SECONDS) -> None:
         self.network.router.call(lambda: self.plane.renew_lease(seconds))
@@ -171,7 +180,7 @@ class KernelStage:
     def let_the_lease_run_out(self) -> None:
         self.renew_lease(0.2)
         until = time.monotonic() + PATIENCE_SECONDS
-        while self.network.router.call(self.plane.observe).leased:
+        while self.observe().leased:
             assert time.monotonic() < until, "the lease does not run out"
             time.sleep(0.05)
 
@@ -207,9 +216,6 @@ class KernelStage:
         frame = ethernet(_sender_mac(about), ROUTER_MAC[about.device], error)
         seen = self.network.exchange([(about.device, frame)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
-
-    def counters(self) -> Counters:
-        return self.network.router.call(self.plane.observe).counters
 
     @property
     def damages(self) -> tuple[str, ...]:

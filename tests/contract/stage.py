@@ -14,10 +14,10 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SERVER, SPOKE
-from wccpd.dataplane.port import Applied, DataPlane
+from wccpd.dataplane.port import Applied, Observation
 from wccpd.plan.decide import Decision, Packet
 from wccpd.plan.redirect import TCP, Path, RedirectPlan
-from wccpd.plan.verdict import Counters, Verdict
+from wccpd.plan.verdict import Verdict
 from wccpd.wire.enums import ForwardingMethod
 
 FARM = "farm"
@@ -83,13 +83,21 @@ def fate_of(decision: Decision, packet: Packet) -> Fate:
 class Stage(Protocol):
     """A data plane and the network that it is in."""
 
-    plane: DataPlane
-    forwarding: ForwardingMethod
-    """The method by which the stage's caches can be reached."""
-
-    def bring_to(self, plan: RedirectPlan) -> Applied:
-        """Have the plane make it so; the lease is left alone."""
+    @property
+    def hash_function(self) -> str:
+        """Of the plane."""
         ...
+
+    @property
+    def forwarding(self) -> ForwardingMethod:
+        """The method by which the stage's caches can be reached."""
+        ...
+
+    def bring_to(self, plan: RedirectPlan, *, leased: bool = True) -> Applied:
+        """Have the plane make it so, and renew the lease if wished."""
+        ...
+
+    def observe(self) -> Observation: ...
 
     def renew_lease(self, seconds: float = LEASE_SECONDS) -> None: ...
 
@@ -110,8 +118,6 @@ class Stage(Protocol):
     def send_error(self, about: Packet) -> Fate:
         """Have the sender of a packet complain by ICMP about the answer."""
         ...
-
-    def counters(self) -> Counters: ...
 
     def damage(self, what: str) -> None:
         """Take away or replace a part of what is there: one of `damages`."""
