@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tests.contract.stage import PASSED, Fate, Place, Stage, fresh
+from tests.contract.stage import PASSED, Stage, everything_to, fresh, redirected
 from tests.support.plans import (
     BY_DESTINATION,
     BY_SOURCE,
@@ -35,10 +35,7 @@ from wccpd.plan.redirect import (
     MaskFields,
     MaskSet,
     PacketMatch,
-    Path,
-    ServicePlan,
 )
-from wccpd.wire.enums import ForwardingMethod
 
 ICMP, ESP = 1, 50
 SERVERS = [SERVER + number for number in range(60)]
@@ -56,23 +53,15 @@ def bucket(stage: Stage, fields: HashFields, packet: Packet) -> int:
     return HASH_FUNCTIONS[stage.hash_function](fields, packet.fields)
 
 
-def redirected(
-    stage: Stage, made: ServicePlan, cache: IPv4Address, bucket: int, alternate: int | None = None
-) -> Fate:
-    """The fate of a packet of a service, with the header that it ought to have."""
-    header = None
-    if stage.forwarding is ForwardingMethod.GRE:
-        flags = int(made.dynamic) | (2 if alternate is not None else 0)
-        header = flags << 24 | made.service_id << 16 | (alternate or 0) << 8 | bucket
-    return Fate(Place.CACHE, Path(cache, stage.forwarding), header)
-
-
-@pytest.mark.parametrize("name", ["web-cache", "70"])
-@pytest.mark.parametrize("fields", FIELDS, ids=lambda fields: "".join("01"[each] for each in fields))
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("web-cache", FIELDS[0]), *(("70", fields) for fields in FIELDS)],
+    ids=lambda each: each if isinstance(each, str) else "".join("01"[flag] for flag in each),
+)
 def test_a_packet_goes_to_the_owner_of_its_bucket(stage: Stage, name: str, fields: HashFields) -> None:
     made = service(name, *CACHES, assignment=hashed(evenly(*CACHES), fields), forwarding=stage.forwarding)
     stage.bring_to(plan(made))
-    packets = [fresh(server, source_port=20000 + number) for number, server in enumerate(SERVERS)]
+    packets = [fresh(server) for server in SERVERS]
     packets = [replace(each, source=IPv4Address("10.64.7.0") + number) for number, each in enumerate(packets)]
     wanted = [
         redirected(stage, made, evenly(*CACHES)[found], found)
@@ -206,14 +195,6 @@ def test_packets_without_ports_have_ports_0_for_masks_and_none_for_hashes(stage:
 # --- services
 
 
-def everything_to(stage: Stage, name: str, cache: IPv4Address, **details: object) -> ServicePlan:
-    return service(name, cache, forwarding=stage.forwarding, **details)
-
-
-def cache_of(fate: Fate) -> IPv4Address | None:
-    return fate.path.cache if fate.path else None
-
-
 def test_the_first_service_that_takes_a_packet_decides(stage: Stage) -> None:
     several = (
         everything_to(stage, "70", FIRST, match=PacketMatch(TCP, (80, 8080))),
@@ -222,7 +203,7 @@ def test_the_first_service_that_takes_a_packet_decides(stage: Stage) -> None:
     )
     stage.bring_to(plan(*several))
     packets = [fresh(), fresh(port=8080), fresh(port=443), fresh(protocol=UDP), fresh(protocol=ICMP)]
-    caches = [cache_of(fate) for fate in stage.send_all(packets)]
+    caches = [fate.cache for fate in stage.send_all(packets)]
     assert caches == [FIRST, FIRST, SECOND, THIRD, THIRD]
 
 
@@ -230,7 +211,7 @@ def test_a_service_that_is_asked_first_hides_a_narrower_one(stage: Stage) -> Non
     stage.bring_to(
         plan(everything_to(stage, "70", FIRST, match=EVERYTHING), everything_to(stage, "80", SECOND))
     )
-    assert cache_of(stage.send(fresh())) == FIRST
+    assert stage.send(fresh()).cache == FIRST
 
 
 def test_a_service_takes_its_protocol_and_ports_only(stage: Stage) -> None:
@@ -241,18 +222,18 @@ def test_a_service_takes_its_protocol_and_ports_only(stage: Stage) -> None:
         fresh(port=54, protocol=UDP),
         fresh(protocol=ESP),
     ]
-    assert [cache_of(fate) for fate in stage.send_all(packets)] == [FIRST, None, None, None]
+    assert [fate.cache for fate in stage.send_all(packets)] == [FIRST, None, None, None]
 
 
 def test_a_service_of_a_protocol_without_ports_takes_all_of_it(stage: Stage) -> None:
     stage.bring_to(plan(everything_to(stage, "70", FIRST, match=PacketMatch(ESP))))
-    assert [cache_of(fate) for fate in stage.send_all([fresh(protocol=ESP), fresh()])] == [FIRST, None]
+    assert [fate.cache for fate in stage.send_all([fresh(protocol=ESP), fresh()])] == [FIRST, None]
 
 
 def test_source_ports_are_looked_at_where_the_service_says_so(stage: Stage) -> None:
     stage.bring_to(plan(everything_to(stage, "90", FIRST, match=FROM_WEB)))
     packets = [fresh(port=9999, source_port=80), fresh()]
-    assert [cache_of(fate) for fate in stage.send_all(packets)] == [FIRST, None]
+    assert [fate.cache for fate in stage.send_all(packets)] == [FIRST, None]
 
 
 def test_packets_of_other_devices_are_not_looked_at(stage: Stage) -> None:
@@ -260,7 +241,7 @@ def test_packets_of_other_devices_are_not_looked_at(stage: Stage) -> None:
     stage.bring_to(plan(everything))
     assert stage.send(fresh(device="farm", source=IPv4Address("10.2.0.99"))) == PASSED
     stage.bring_to(plan(everything, ingress=("spokes", "farm")))
-    assert cache_of(stage.send(fresh(device="farm", source=IPv4Address("10.2.0.99")))) == FIRST
+    assert stage.send(fresh(device="farm", source=IPv4Address("10.2.0.99"))).cache == FIRST
 
 
 def test_without_services_everything_is_forwarded(stage: Stage) -> None:
