@@ -1,0 +1,66 @@
+"""A real plane beside the one in memory: the same changes, the same packets, and everything must come out the same."""
+
+from __future__ import annotations
+
+import os
+import random
+
+from tests.contract.chance import PacketsByChance, PlansByChance
+from tests.contract.fake_stage import FakeStage
+from tests.contract.kernel_stage import KernelStage
+from wccpd.plan.verdict import Counters, Exemption
+
+SEED = "WCCPD_CONTRACT_SEED"
+"""Environment variable: a seed that was printed, to see the same again."""
+
+
+def seeded() -> random.Random:
+    seed = int(os.environ.get(SEED) or random.randrange(2**32))
+    print(f"{SEED}={seed}")
+    return random.Random(seed)
+
+
+def packets_counted(counters: Counters) -> dict[object, int]:
+    """What is counted, by what; packets of our own sentinel are WCCP and left out."""
+    counted: dict[object, int] = {key: count.packets for key, count in counters.outcomes.items()}
+    counted |= {key: count.packets for key, count in counters.exempt.items() if key is not Exemption.WCCP}
+    for name, lines in counters.acl_lines.items():
+        counted |= {(name, line): count.packets for line, count in enumerate(lines)}
+    return counted
+
+
+def growth(before: Counters, after: Counters) -> dict[object, int]:
+    was, now = packets_counted(before), packets_counted(after)
+    return {key: count - was.get(key, 0) for key, count in now.items() if count != was.get(key, 0)}
+
+
+def differences(kernel: KernelStage, model: FakeStage, packets: Sequence[Packet]) -> list[str]:
+    """Send the same packets through both, and say what came out differently."""
+    both: tuple[Stage, Stage] = (kernel, model)
+    before = [stage.observe().counters for stage in both]
+    fates = [stage.send_all(packets) for stage in both]
+    told = [
+        f"{packet}: {fate}, but should be {wanted}"
+        for packet, fate, wanted in zip(packets, *fates, strict=True)
+        if fate != wanted
+    ]
+    grown, should = (growth(was, stage.observe().counters) for was, stage in zip(before, both, strict=True))
+    told += [
+        f"counted {key}: {grown.get(key, 0)}, but should be {should.get(key, 0)}"
+        for key in {*grown, *should}
+        if grown.get(key) != should.get(key)
+    ]
+    return told
+
+
+def test_packets_by_chance_fare_as_the_specification_says(kernel: KernelStage) -> None:
+    chance = seeded()
+    plans = PlansByChance(chance, kernel.forwarding)
+    packets = PacketsByChance(chance)
+    model = FakeStage(kernel.hash_function, kernel.forwarding)
+    for step in range(25):
+        changes = [plans.change() for _ in range(12 if step == 0 else 4)]
+        for stage in (kernel, model):
+            stage.bring_to(plans.plan())
+        told = differences(kernel, model, packets.bunch(30))
+        assert not told, "\n".join((f"step {step}", *changes, str(plans.plan()), *told))
