@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 
 from tests.contract.chance import PacketsByChance, PlansByChance
 from tests.contract.fake_stage import FakeStage
 from tests.contract.kernel_stage import KernelStage
+from tests.contract.stage import Stage
+from wccpd.plan.decide import Packet
 from wccpd.plan.verdict import Counters, Exemption
 
 SEED = "WCCPD_CONTRACT_SEED"

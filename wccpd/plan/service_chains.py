@@ -207,19 +207,17 @@ class ServiceObjects:
                     f"{guard}{_bucket(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
                 )
             yield from self._marking(guard, fields, names.buckets(name), names.owners(name))
-        yield self._go_chosen()
 
     def _marking(self, guard: str, fields: HashFields, marks_map: str, owners_map: str) -> Iterator[NftRule]:
+        """Mark by the bucket and go; a packet beside a foreign mark takes one look-up more."""
         foreign = f"meta mark & {self.marks.foreign_mask:#x}"
         yield NftRule(
             f"{guard}{foreign} == 0 meta mark set {_bucket(fields)} map @{marks_map}", "bucket to mark"
         )
-        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
-
-    def _go_chosen(self) -> NftRule:
-        return NftRule(
+        yield NftRule(
             f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(self.service.name)}", "to a cache"
         )
+        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
 
     def _alternate_chain(self, table: HashAssignment, bucket: int) -> NftChain:
         """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
@@ -227,7 +225,6 @@ class ServiceObjects:
         rules: list[NftRule] = []
         for guard, fields in self._variants(table.alternate):
             rules += self._marking(guard, fields, names.alternate(name, bucket), names.owners(name))
-        rules.append(self._go_chosen())
         rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
         return NftChain(names.alternate(name, bucket), rules=tuple(rules))
 
