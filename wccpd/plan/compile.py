@@ -31,7 +31,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP
-from wccpd.plan.service_chains import ServiceObjects
+from wccpd.plan.service_chains import ServiceObjects, pin_uninspected
 from wccpd.plan.verdict import Exemption
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
@@ -320,7 +320,7 @@ class _Table:
     def _entry_chains(self) -> Iterator[NftChain]:
         marks = self._marks
         ours, foreign = f"meta mark & {marks.mask:#x}", f"meta mark & {marks.foreign_mask:#x}"
-        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules))
+        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules, *self._fallen()))
         yield NftChain(
             names.FRESH,
             rules=(
@@ -353,6 +353,16 @@ class _Table:
             if rules:  # a hook costs every packet something, even with nothing to do
                 kind = "route" if hook == "output" else "filter"
                 yield NftChain(hook, BASE_CHAIN.format(kind=kind, hook=hook), rules)
+
+    def _fallen(self) -> Iterator[NftRule]:
+        """What fell through all services is forwarded."""
+        letting = [each for each in self.services if each.service.fallthrough and each.begins_uninspected]
+        if letting:
+            marks = self._marks
+            ours = f"meta mark & {marks.mask:#x}"
+            yield NftRule(f"{ours} != {marks.fallen:#x} accept", "no service took it")
+            yield NftRule(f"meta mark set meta mark & {marks.foreign_mask:#x}", "not to be seen outside")
+            yield pin_uninspected(marks, letting[-1].page)
 
     def _errors(self) -> Iterator[NftRule]:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
