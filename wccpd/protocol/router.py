@@ -177,20 +177,21 @@ class Router:
             return _refused(admitted, origin, group.settings.key)
         member, seen = admitted
         place = origin.local, origin.port
-        aside = member.ever_echoed and member.place not in (None, place) and not member.is_echo(echoed)
+        at_group_address = origin.local == group.settings.group_address
+        aside = not member.may_speak_from(place) and not member.is_echo(echoed)
         if not aside:
             member.place = place
-            member.multicast = origin.local == group.settings.group_address
+            member.multicast = at_group_address
             member.local = self.settings.router_id if member.multicast else origin.local
             member.port = origin.port
-        events = group.here_i_am(message, echoed, member, now)
-        if origin.local == group.settings.group_address:
+        events = group.here_i_am(message, echoed, member, now, aside=aside)
+        if at_group_address:
             return (*seen, *events)
-        withheld = group.withheld_answer(member, now, aside=aside)
+        withheld = group.withheld_answer(member, place, now)
         if withheld is not None:
             return (*seen, *events, *_refused(withheld, origin, group.settings.key))
         if aside:
-            group.sends_aside(member)
+            group.sends_aside(member, place)
         else:
             group.sends(member)
         return (*seen, *events, self._answer(group, member, origin))
