@@ -372,7 +372,7 @@ class Group:
         return tuple(due)
 
     def multicast(self, now: float) -> tuple[tuple[Member, ...], ...]:
-        """Members to be answered at the group address now, one batch per form of the answer."""
+        """Members to be answered at the group address now, a batch for each form of the answer and 32 of them."""
         if self.multicast_at is None or now < self.multicast_at:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
@@ -381,7 +381,11 @@ class Group:
         for member in waiting:
             form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
             batches.setdefault(form, []).append(member)
-        return tuple(tuple(batch) for batch in batches.values())
+        return tuple(
+            tuple(batch[start : start + MAX_CACHES])
+            for batch in batches.values()
+            for start in range(0, len(batch), MAX_CACHES)
+        )
 
     def _next_multicast(self, now: float) -> float:
         return now + self.timers.multicast_seconds * jitter(self.receive_id)

@@ -21,6 +21,7 @@ from wccpd.protocol.repeats import Repeats, is_signed, receive_id
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
+from wccpd.wire.identity import MAX_IDENTITY_OCTETS
 from wccpd.wire.messages import (
     HereIAm,
     ISeeYou,
@@ -227,12 +228,18 @@ class Router:
             or address.is_multicast
             or address.is_unspecified
             or address.is_reserved
+            or (address.is_loopback and not origin.local.is_loopback)
         ):
             return Fault(Refusal.BAD_CACHE_ADDRESS, f"{address} cannot be a cache")
         if address != origin.address:
             return Fault(Refusal.SOURCE_MISMATCH, f"it says it is {address}: NAT or a forged identity")
         if message.shutdown is not None and message.shutdown != address:
             return Fault(Refusal.COMMAND_ADDRESS_MISMATCH, f"its SHUTDOWN names {message.shutdown}")
+        if (octets := message.identity.octets) > MAX_IDENTITY_OCTETS:
+            detail = (
+                f"its identity element has {octets} octets, others are shown at most {MAX_IDENTITY_OCTETS}"
+            )
+            return Fault(Refusal.IDENTITY_TOO_LONG, detail)
         return None
 
 
