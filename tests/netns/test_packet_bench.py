@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.packets import forwarding
+from bench.packets import forwarding, static
 from bench.packets.compiler import compiled
 from bench.packets.forwarding import Scenario, cases
 from bench.packets.frames import DESTINATIONS, FLOWS, SOURCES, checksum, frame
@@ -84,6 +84,32 @@ def test_the_netlink_plane_sends_every_packet_to_the_caches_and_none_past_them(
 ) -> None:
     scenario.prepare(router)
     router.send(64, 2 * FLOWS, scenario.hops)
+
+
+@pytest.mark.parametrize("scenario", list(static.scenarios()), ids=lambda scenario: scenario.name)
+def test_a_static_redirect_sends_every_packet_to_its_cache(router: Router, scenario: Scenario) -> None:
+    scenario.prepare(router)
+    for octets in (64, 1400):
+        router.send(octets, 10_000, scenario.hops)
+
+
+@pytest.mark.parametrize("method", ["l2", "gre"])
+def test_a_static_redirect_makes_whole_packets(method: str) -> None:
+    sent = next(injected(1, 100))
+    with BpfObject(LibBpf(), compiled("static")) as loaded:
+        loaded.load()
+        run = loaded.program(f"static_{method}").run(sent)
+    assert run.verdict == 7, "TC_ACT_REDIRECT"
+    assert run.packet[:14] == bytes.fromhex("020000000002") + sent[6:14]
+    inner = run.packet[14:]
+    if method == "gre":
+        outer, gre, inner = inner[:20], inner[20:28], inner[28:]
+        assert checksum(outer) == 0
+        assert int.from_bytes(outer[2:4], "big") == len(run.packet) - 14
+        assert (outer[8:10], outer[12:20]) == (b"\xff\x2f", bytes([10, 100, 1, 10, 172, 16, 1, 2]))
+        assert gre == bytes.fromhex("0000883e00000000")
+    assert (inner[8], checksum(inner[:20])) == (63, 0)
+    assert inner[12:] == sent[26:]
 
 
 def test_a_cache_is_a_next_hop_of_the_router() -> None:
