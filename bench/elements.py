@@ -13,8 +13,8 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bench.case import Case, microseconds
+from bench.nfnetlink import ElementChange, ElementSocket, Field
 from tests.support.namespaces import Namespace
-from wccpd.dataplane.nfnetlink import ElementChange, ElementSocket, Field
 from wccpd.dataplane.nft import Nft
 from wccpd.plan.marks import MarkLayout
 from wccpd.wire.enums import BUCKETS
@@ -22,7 +22,7 @@ from wccpd.wire.enums import BUCKETS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from wccpd.dataplane.nfnetlink import Key
+    from bench.nfnetlink import Key
 
 TABLE: Final = "wccpd"
 REPEAT: Final = 40
@@ -71,7 +71,7 @@ class Text:
 
 
 class Encoder:
-    """By `wccpd.dataplane.nfnetlink`."""
+    """By `bench.nfnetlink`."""
 
     name = "nfnetlink"
 

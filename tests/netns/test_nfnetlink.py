@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from bench.nfnetlink import ElementChange, ElementSocket, Field, Key
 from tests.support.namespaces import Namespace
-from wccpd.dataplane.nfnetlink import ElementChange, ElementSocket, Field, Key
 from wccpd.errors import KernelError
 
 pytestmark = pytest.mark.netns
