@@ -253,6 +253,18 @@ def test_a_host_that_does_not_forward_is_noticed(bench: Bench) -> None:
     assert not bench.observe().forwards
 
 
+def test_a_segment_whose_filter_would_drop_what_caches_return_is_noticed(bench: Bench) -> None:
+    bench.router.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.farm.rp_filter=0")
+    assert bench.observe().hindrances == ()
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert bench.observe().hindrances == (
+        "net.ipv4.conf.farm.rp_filter is strict: it drops what caches return by L2 "
+        "(remedy: sysctl -w net.ipv4.conf.farm.rp_filter=2)",
+    )
+    bench.router.run("sysctl", "-qw", "net.ipv4.conf.farm.rp_filter=2")
+    assert bench.observe().hindrances == ()
+
+
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
     bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
     bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")

@@ -221,7 +221,7 @@ class _Daemon:
             if last.observation.forwards
             else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
         )
-        return (*silent, *still, *self._faults)
+        return (*silent, *still, *last.observation.hindrances, *self._faults)
 
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
