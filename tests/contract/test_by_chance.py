@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 
 from tests.contract.chance import PacketsByChance, PlansByChance
 from tests.contract.fake_stage import FakeStage
 from tests.contract.kernel_stage import KernelStage
+from tests.contract.stage import Stage
+from wccpd.plan.decide import Packet
 from wccpd.plan.verdict import Counters, Exemption
 
 SEED = "WCCPD_CONTRACT_SEED"
@@ -64,3 +67,19 @@ def test_packets_by_chance_fare_as_the_specification_says(kernel: KernelStage) -
             stage.bring_to(plans.plan())
         told = differences(kernel, model, packets.bunch(30))
         assert not told, "\n".join((f"step {step}", *changes, str(plans.plan()), *told))
+
+
+CHANGES = 1000
+
+
+def test_after_every_one_of_a_thousand_changes_the_plane_is_as_wished(stage: Stage) -> None:
+    """Each change is applied once; a second look finds nothing to do, and paths are those of the plan."""
+    chance = seeded()
+    plans = PlansByChance(chance, stage.forwarding)
+    for step in range(CHANGES):
+        change = plans.change()
+        wanted = plans.plan()
+        where = f"step {step}: {change}"
+        stage.bring_to(wanted, leased=step % 50 == 0)
+        assert stage.bring_to(wanted, leased=False).changes == (), where
+        assert stage.observe().slots == wanted.slots, where
