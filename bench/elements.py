@@ -139,7 +139,4 @@ def _replace_next(way: Way, turn: Iterator[Mapping[Key, int]]) -> None:
 
 def _marks(cache_slot: int) -> dict[Key, int]:
     layout = MarkLayout()
-    return {
-        (bucket,): layout.mark(cache_slot=cache_slot, service_slot=1, bucket=bucket)
-        for bucket in range(BUCKETS)
-    }
+    return {(bucket,): layout.mark(slot=cache_slot, page=1, bucket=bucket) for bucket in range(BUCKETS)}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member, by_address
+from wccpd.protocol.membership import Member, Place, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
-MAX_WAITING = 128
+MAX_WAITING = 1024
 """Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
 REMEMBERED_FORMS = 64
 """Caches whose I_SEE_YOU form is remembered after they left, so that they rejoin in one step."""
@@ -152,7 +152,9 @@ class Group:
             longest = min(waiting, key=lambda member: member.last_heard)
             del self.members[longest.address]
 
-    def here_i_am(self, message: HereIAm, receive_id: int, member: Member, now: float) -> tuple[Event, ...]:
+    def here_i_am(
+        self, message: HereIAm, receive_id: int, member: Member, now: float, *, aside: bool = False
+    ) -> tuple[Event, ...]:
         """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
 
         Args:
@@ -160,6 +162,7 @@ class Group:
             receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
             member: The sender.
             now: Monotonic time in seconds.
+            aside: It came from another place than the member's own and echoes nothing, so it decides nothing.
         """
         repeated = member.message is message
         member.last_heard = now
@@ -167,6 +170,8 @@ class Group:
             self.multicast_at = self._next_multicast(now)
         if not repeated:
             self._read_version(message, member)
+        if aside:
+            return ()
         if not member.is_echo(receive_id):
             return self._unechoed(member)
         member.echoed(now)
@@ -196,24 +201,23 @@ class Group:
         for member in members:
             member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
 
-    def sends_aside(self, member: Member) -> None:
+    def sends_aside(self, member: Member, place: Place) -> None:
         """The same for an I_SEE_YOU to another place than the one that the member echoes from."""
         self.receive_id = next_number(self.receive_id)
-        member.sent_aside(self.receive_id)
+        member.sent_aside(self.receive_id, place)
 
     def shown(self, member: Member) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
         numbers = self.change_number, self.key, self.members_revision
         return *numbers, self.table, self.definition, self.fixed, member.service
 
-    def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
+    def withheld_answer(self, member: Member, place: Place, now: float) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
         if not self.settings.interop.answer_unusable and (
             member.expected_ids and member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
         ):
             return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
-        limit = member.aside_limit if aside else member.limit
-        if not limit.allows(now):
+        if not member.limit_at(place).allows(now):
             return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
         return None
 
@@ -368,7 +372,7 @@ class Group:
         return tuple(due)
 
     def multicast(self, now: float) -> tuple[tuple[Member, ...], ...]:
-        """Members to be answered at the group address now, one batch per form of the answer."""
+        """Members to be answered at the group address now, a batch for each form of the answer and 32 of them."""
         if self.multicast_at is None or now < self.multicast_at:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
@@ -377,7 +381,11 @@ class Group:
         for member in waiting:
             form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
             batches.setdefault(form, []).append(member)
-        return tuple(tuple(batch) for batch in batches.values())
+        return tuple(
+            tuple(batch[start : start + MAX_CACHES])
+            for batch in batches.values()
+            for start in range(0, len(batch), MAX_CACHES)
+        )
 
     def _next_multicast(self, now: float) -> float:
         return now + self.timers.multicast_seconds * jitter(self.receive_id)

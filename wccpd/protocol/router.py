@@ -21,6 +21,7 @@ from wccpd.protocol.repeats import Repeats, is_signed, receive_id
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
+from wccpd.wire.identity import MAX_IDENTITY_OCTETS
 from wccpd.wire.messages import (
     HereIAm,
     ISeeYou,
@@ -177,20 +178,21 @@ class Router:
             return _refused(admitted, origin, group.settings.key)
         member, seen = admitted
         place = origin.local, origin.port
-        aside = member.ever_echoed and member.place not in (None, place) and not member.is_echo(echoed)
+        at_group_address = origin.local == group.settings.group_address
+        aside = not member.may_speak_from(place) and not member.is_echo(echoed)
         if not aside:
             member.place = place
-            member.multicast = origin.local == group.settings.group_address
+            member.multicast = at_group_address
             member.local = self.settings.router_id if member.multicast else origin.local
             member.port = origin.port
-        events = group.here_i_am(message, echoed, member, now)
-        if origin.local == group.settings.group_address:
+        events = group.here_i_am(message, echoed, member, now, aside=aside)
+        if at_group_address:
             return (*seen, *events)
-        withheld = group.withheld_answer(member, now, aside=aside)
+        withheld = group.withheld_answer(member, place, now)
         if withheld is not None:
             return (*seen, *events, *_refused(withheld, origin, group.settings.key))
         if aside:
-            group.sends_aside(member)
+            group.sends_aside(member, place)
         else:
             group.sends(member)
         return (*seen, *events, self._answer(group, member, origin))
@@ -226,12 +228,18 @@ class Router:
             or address.is_multicast
             or address.is_unspecified
             or address.is_reserved
+            or (address.is_loopback and not origin.local.is_loopback)
         ):
             return Fault(Refusal.BAD_CACHE_ADDRESS, f"{address} cannot be a cache")
         if address != origin.address:
             return Fault(Refusal.SOURCE_MISMATCH, f"it says it is {address}: NAT or a forged identity")
         if message.shutdown is not None and message.shutdown != address:
             return Fault(Refusal.COMMAND_ADDRESS_MISMATCH, f"its SHUTDOWN names {message.shutdown}")
+        if (octets := message.identity.octets) > MAX_IDENTITY_OCTETS:
+            detail = (
+                f"its identity element has {octets} octets, others are shown at most {MAX_IDENTITY_OCTETS}"
+            )
+            return Fault(Refusal.IDENTITY_TOO_LONG, detail)
         return None
 
 

@@ -29,8 +29,11 @@ MAX_ROUTER_VALUES = 128
 WAAS and FortiOS have; each value costs 16 octets of every I_SEE_YOU."""
 USUAL_MASK = 0x1741
 """The mask that Squid, old WAAS, Websense and FortiOS default to: 6 bits, 64 values."""
-MAX_MASK_VALUES = 4096
-"""Values of a REDIRECT_ASSIGN that are taken; a Catalyst has room for a few hundred."""
+MAX_MASK_VALUES = 1408
+"""Values of a REDIRECT_ASSIGN that are taken; a Catalyst has room for a few hundred. With MAX_MASK_SETS around them and
+with the longest elements of 32 caches (`wire.identity`), I_SEE_YOU stays below the 65,507 octets of a UDP datagram."""
+MAX_MASK_SETS = 256
+"""Distinct masks that WCCP allows."""
 
 
 @dataclass(frozen=True)

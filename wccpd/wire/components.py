@@ -339,7 +339,8 @@ class Capabilities:
         return cls(**values, unknown=tuple(unknown))
 
     def encode(self, writer: Writer) -> None:
-        """Write the body, an empty element after each where the writer is told to be dual-valid."""
+        """Write the body, a filler after each element where the writer is told to be dual-valid."""
+        filler = None
         for number, flags in (
             (CapabilityType.FORWARDING_METHOD, self.forwarding),
             (CapabilityType.ASSIGNMENT_METHOD, self.assignment),
@@ -348,7 +349,7 @@ class Capabilities:
             if flags is not None:
                 start = writer.begin(number)
                 writer.uint32(flags)
-                _end_capability(writer, start)
+                filler = _end_capability(writer, start)
         for number, value in (
             (CapabilityType.TRANSMIT_T, self.transmit_t),
             (CapabilityType.TIMER_SCALE, self.timer_scale),
@@ -356,17 +357,29 @@ class Capabilities:
             if value is not None:
                 start = writer.begin(number)
                 value.encode(writer)
-                _end_capability(writer, start)
+                filler = _end_capability(writer, start)
         for element in self.unknown:
             start = writer.begin(element.element_type)
             writer.octets(element.octets)
-            _end_capability(writer, start)
+            filler = _end_capability(writer, start)
+        if filler is not None:
+            writer.octets(_LAST_FILLER)
+            writer.end(filler)
 
 
-def _end_capability(writer: Writer, start: int) -> None:
+_LAST_FILLER = ComponentType.EMPTY.to_bytes(2, "big") + bytes(6)
+"""Contents of the last filler. Squid wants 8 octets for an element wherever one begins. Whether it steps right and
+begins at the filler, or steps 4 octets too far and begins here: they are there, and both end with the component."""
+
+
+def _end_capability(writer: Writer, start: int) -> int | None:
+    """End an element; in the dual-valid form begin the filler behind it, which has no contents yet."""
     writer.end(start)
-    if writer.dual_valid:
-        writer.end(writer.begin(ComponentType.EMPTY))
+    if not writer.dual_valid:
+        return None
+    filler = writer.begin(ComponentType.EMPTY)
+    writer.end(filler)
+    return filler
 
 
 _CAPABILITIES: dict[int, tuple[str, Callable[[Reader], object]]] = {

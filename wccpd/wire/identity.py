@@ -26,12 +26,12 @@ from wccpd.wire.masks import (
     write_alternate_sets,
     write_sets,
 )
+from wccpd.wire.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wccpd.wire.reader import IPAddress, Reader
-    from wccpd.wire.writer import Writer
 
 _HEADER = Struct("!IHH")
 _HASH = Struct(f"!{BUCKET_VECTOR_OCTETS}sHH")
@@ -39,6 +39,9 @@ _WEIGHT_STATUS = Struct("!HH")
 _TYPE_LENGTH = Struct("!HH")
 _EITHER_U = int(IdentityFlags.UNASSIGNED | IdentityFlags.UNASSIGNED_HIGH)
 _NO_FLAGS = IdentityFlags(0)
+MAX_IDENTITY_OCTETS = 1120
+"""Length of an element that a router redistributes: that of the 64 values of a usual mask and more. 32 of them beside
+a full Assignment Map fit into one datagram (`protocol.tables`)."""
 _RESERVED_MASK = ~ASSIGNMENT_DATA_TYPE_MASK
 
 
@@ -235,6 +238,13 @@ class WebCacheIdentity:
     def status(self) -> int:
         """The web-cache's status field, redistributed unchanged; 0 when it says none."""
         return self.assignment.status
+
+    @property
+    def octets(self) -> int:
+        """Length of the element as it is written."""
+        writer = Writer(lambda _: 0)
+        self.encode(writer)
+        return len(writer.buffer)
 
     @property
     def is_unassigned(self) -> bool:

@@ -314,7 +314,7 @@ def encode_message(message: Message, *, password: bytes | None = None, dual_vali
     Args:
         message: Its `security` is written as it is unless there is a password.
         password: 1 to 8 octets; the message then carries an MD5 digest.
-        dual_valid: Put an empty component after every component and an empty element after every capability.
+        dual_valid: Put an empty component after every component and a filler after every capability.
             A correct receiver skips them as unknown; Squid 4.17 to 7.6, which steps 4 octets too far, lands
             on the real ones.
 

@@ -151,16 +151,18 @@ def test_u_is_accepted_in_either_place() -> None:
     assert not message.identity.as_assigned_hash(bytes(32)).is_unassigned
 
 
-def test_the_dual_valid_form_has_an_empty_item_after_every_component_and_capability() -> None:
+def test_the_dual_valid_form_has_a_filler_after_every_component_and_capability() -> None:
     octets = encode_message(I_SEE_YOU, dual_valid=True)
     frame = read_frame(octets)
     assert [number for number, _, _ in frame.spans] == [0, 0x7FFF, 1, 0x7FFF, 2, 0x7FFF, 4, 0x7FFF, 8, 0x7FFF]
     _, offset, end = frame.first[8]
     empty = bytes.fromhex("7fff0000")
-    assert octets[offset:end] == b"".join(
-        struct.pack("!HHI", number, 4, bits) + empty for number, bits in ((1, 3), (2, 1), (3, 1))
+    forwarding, assignment, packet_return = (
+        struct.pack("!HHI", number, 4, bits) for number, bits in ((1, 3), (2, 1), (3, 1))
     )
-    assert len(octets) == len(encode_message(I_SEE_YOU)) + 4 * (5 + 3)
+    last = bytes.fromhex("7fff0008 7fff0000 00000000")
+    assert octets[offset:end] == forwarding + empty + assignment + empty + packet_return + last
+    assert len(octets) == len(encode_message(I_SEE_YOU)) + 4 * (5 + 3) + 8
 
 
 def test_the_dual_valid_form_means_the_same_to_a_correct_reader() -> None:
