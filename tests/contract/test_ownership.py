@@ -15,16 +15,17 @@ from wccpd.plan.redirect import RedirectPlan
 FOREIGN_MARK = 0x5A000000
 FOREIGN_TABLE = f"""
 table ip other {{
-    counter packets {{ }}
-    counter connections {{ }}
+    counter of-packets {{ }}
+    counter of-connections {{ }}
     chain pre {{
         type filter hook prerouting priority -200;
-        meta mark set {FOREIGN_MARK:#x}; ct mark set {FOREIGN_MARK:#x}
+        meta mark set {FOREIGN_MARK:#x}
+        ct mark set ct mark & 0x00ffffff | {FOREIGN_MARK:#x}
     }}
     chain post {{
         type filter hook postrouting priority 0;
-        meta mark & 0xff000000 == {FOREIGN_MARK:#x} counter name packets
-        ct mark & 0xff000000 == {FOREIGN_MARK:#x} counter name connections
+        meta mark & 0xff000000 == {FOREIGN_MARK:#x} counter name of-packets
+        ct mark & 0xff000000 == {FOREIGN_MARK:#x} counter name of-connections
     }}
 }}
 """
@@ -88,7 +89,7 @@ def test_marks_of_others_on_packets_and_connections_survive(neighbours: KernelSt
     assert [stage.send(flow).cache for _ in range(3)] == [FIRST] * 3
     assert stage.send(fresh(port=443)) == PASSED
     # Each of the four comes with a sentinel; by GRE the outer packet passes postrouting once more.
-    for kind in ("packets", "connections"):
+    for kind in ("of-packets", "of-connections"):
         listing = stage.network.router.run("nft", "list", "counter", "ip", "other", kind)
         assert int(listing.split("packets ")[-1].split()[0]) >= 8
 
