@@ -61,6 +61,8 @@ ROUTER_MAC = {INGRESS: bytes.fromhex("020000000101"), FARM: bytes.fromhex("02000
 PEER_MAC = {INGRESS: bytes.fromhex("020000000110"), FARM: bytes.fromhex("0200000002fe"),
             OUT: bytes.fromhex("020000000902")}  # fmt: skip
 SUBNETS = {INGRESS: "10.1.0.1/24", FARM: "10.2.0.1/24", OUT: "10.9.0.1/24"}
+NO_CACHE = IPv4Address("10.2.0.99")
+"""Somebody else on the segment of the caches."""
 CACHE_MAC = {cache: bytes.fromhex(f"0200000002{int(cache) & 0xFF:02x}") for cache in CACHES}
 _SENTINEL = IPv4Address("203.0.113.254")
 
@@ -132,7 +134,7 @@ class Network:
             self.router.run("ip", "address", "add", SUBNETS[device], "brd", "+", "dev", device)
             for namespace in (self.router, self.world):
                 namespace.run("ip", "link", "set", device, "up")
-        neighbours = {SPOKE: INGRESS, FAR: OUT, **dict.fromkeys(CACHES, FARM)}
+        neighbours = {SPOKE: INGRESS, FAR: OUT, **dict.fromkeys((*CACHES, NO_CACHE), FARM)}
         for address, device in neighbours.items():
             mac = CACHE_MAC.get(address, PEER_MAC[device]).hex(":")
             self.router.run("ip", "neigh", "add", str(address), "lladdr", mac, "dev", device)  # for good
