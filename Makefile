@@ -36,6 +36,10 @@ lint: setup ## ruff, mypy --strict, import contracts
 test: lint ## the whole test suite; what needs GRE devices runs in a VM where the kernel has none
 	$(SUDO) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## hunt for datagrams that break codec or engine; SECONDS=600; what reaches new code joins the corpus
+	$(PYTHON) -m tests.fuzz.hunt $(or $(SECONDS),600)
+
 .PHONY: bench
 bench: setup ## measure against the goals; prints a table, writes build/bench.json
 	@$(SUDO) $(PYTHON) -m bench

@@ -23,7 +23,7 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
     "elements": elements.cases,
-    "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()]),
+    "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()], netlink.COMPARISONS),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 

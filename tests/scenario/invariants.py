@@ -46,6 +46,8 @@ class Watch:
         """Check the view, and what became of the last one; to be called after every step."""
         shown = self.router.view().groups
         assert shown == tuple(fresh_view(group) for group in self.router.groups.values()), "an old view"
+        for each in self.router.groups.values():
+            assert each.next_deadline() == min(each.deadlines(), default=None), "an old deadline"
         for group in shown:
             consistent(group, self.settings[group.key])
             before = self.before.get(group.key)

@@ -91,6 +91,8 @@ class DraftReader:
             message.identity.receive_id,
             _offer(message.capabilities),
             HeardView(message.view.change_number, key, caches),
+            transmit_t=message.capabilities.transmit_t if message.capabilities is not None else None,
+            timer_scale=message.capabilities.timer_scale if message.capabilities is not None else None,
             shutdown_acknowledged=message.shutdown_response == self.address,
         )
 
