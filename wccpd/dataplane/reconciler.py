@@ -13,6 +13,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from gre.tunnel import redirect_device_name
@@ -23,7 +24,6 @@ from wccpd.plan.model import DesiredState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address
 
     from wccpd.dataplane.port import DataPlane, Failure
     from wccpd.plan.compile import Policy
@@ -175,7 +175,8 @@ def _remove_all(plane: DataPlane) -> Round:
 def adopted_slots(observed: Observed, policy: Policy) -> dict[IPv4Address, int]:
     """Slots that an earlier run left in the kernel: the table of each route that leads to one of our devices."""
     return {
-        observed.devices[route.device].remote: route.table - policy.table_base
+        remote: route.table - policy.table_base
         for route in observed.routes
         if route.device in observed.devices
+        and isinstance(remote := observed.devices[route.device].remote, IPv4Address)
     }

@@ -67,7 +67,11 @@ def test_commented_example_names_every_key_with_its_default() -> None:
     written = (EXAMPLES / "commented.yaml").read_text()
 
     def without_default(section: dict[str, object]) -> list[str]:
-        lines = [f"{key}: {value}" for key, value in section.items() if not isinstance(value, list)]
+        lines = [
+            f"{key}:" if value is None else f"{key}: {value}"
+            for key, value in section.items()
+            if not isinstance(value, list)
+        ]
         return [line for line in lines if not re.search(rf"# *{re.escape(line)}\s", written)]
 
     plain = json.loads(json.dumps(config.redacted(config.load(EXAMPLES / "one-router.yaml"))))
