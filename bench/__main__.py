@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import engine, wire
+from bench import bgp, engine, routes, wire
 
 if TYPE_CHECKING:
     from bench.case import Case
 
 OUTPUT = Path("build") / "bench.json"
-PARTS = {"wire": wire.cases, "engine": engine.cases}
+PARTS = {"wire": wire.cases, "engine": engine.cases, "routes": routes.cases, "bgp": bgp.cases}
 
 
 def main() -> None:

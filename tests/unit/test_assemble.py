@@ -5,8 +5,6 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-import pytest
-
 import config
 from bgp.rib import RefusalReason
 from wccpd import assemble
