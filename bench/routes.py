@@ -24,7 +24,7 @@ BOTH = frozenset({NextHop("tun-a"), NextHop("tun-b")})
 def cases() -> Iterator[Case]:
     """Write 5,000 routes over two tunnels, both ways."""
     if os.geteuid() != 0:
-        yield Case("routes_write", "routes/s", reason="needs root to make network namespaces")
+        yield Case("routes_write", "routes/s", None, reason="needs root to make network namespaces")
         return
     with Namespace("r") as router, Namespace("f") as far:
         for number, name in enumerate(("a", "b"), 1):
@@ -66,8 +66,8 @@ def _ip_batch(router: Namespace) -> float:
         router.run("ip", "nexthop", "add", "id", str(number), "dev", f"tun-{name}")
     router.run("ip", "nexthop", "add", "id", "3", "group", "1/2")
     lines = "".join(f"route add {prefix} nhid 3 proto 99\n" for prefix in PREFIXES)
-    path = f"/tmp/{router.name}.batch"  # noqa: S108 - the name has our process id
-    with open(path, "w", encoding="ascii") as file:  # noqa: PTH123
+    path = f"/tmp/{router.name}.batch"
+    with open(path, "w", encoding="ascii") as file:
         file.write(lines)
     try:
         command = ["ip", "netns", "exec", router.name, "ip", "-batch"]
@@ -81,4 +81,4 @@ def _ip_batch(router: Namespace) -> float:
             router.run("ip", "nexthop", "delete", "id", each)
         return took
     finally:
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)

@@ -11,10 +11,13 @@ class LoopLag:
 
     def __init__(self) -> None:
         self.worst_seconds = 0.0
+        self.worst_cpu_seconds = 0.0
+        """The most CPU time of the loop's own thread between two turns: what a busy machine adds is not in it."""
 
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
-            asked = time.monotonic()
+            asked, cpu = time.monotonic(), time.thread_time()
             await asyncio.sleep(0.001)
             self.worst_seconds = max(self.worst_seconds, time.monotonic() - asked - 0.001)
+            self.worst_cpu_seconds = max(self.worst_cpu_seconds, time.thread_time() - cpu)
