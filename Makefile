@@ -36,6 +36,10 @@ lint: setup ## ruff, mypy --strict, import contracts
 test: lint ## the whole test suite; what needs GRE devices runs in a VM where the kernel has none
 	$(SUDO) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
+.PHONY: gobgpds
+gobgpds: ## fetch the gobgpd of Debian 13 and unstable for the tests
+	setup/other-gobgpds
+
 .PHONY: bench
 bench: setup ## measure against the goals; prints a table, writes build/bench.json
 	@$(PYTHON) -m bench
