@@ -40,6 +40,10 @@ test: lint ## the whole test suite; what needs GRE devices runs in a VM where th
 fuzz: setup ## hunt for datagrams that break codec or engine; SECONDS=600; what reaches new code joins the corpus
 	$(PYTHON) -m tests.fuzz.hunt $(or $(SECONDS),600)
 
+.PHONY: gobgpds
+gobgpds: ## fetch the gobgpd of Debian 13 and unstable for the tests
+	setup/other-gobgpds
+
 .PHONY: bench
 bench: setup ## measure against the goals; prints a table, writes build/bench.json
 	@$(SUDO) $(PYTHON) -m bench

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import elements, engine, wire
+from bench import bgp, elements, engine, routes, wire
 from bench.packets import forwarding, netlink, static
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
     "elements": elements.cases,
+    "routes": routes.cases,
+    "bgp": bgp.cases,
     "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()], netlink.COMPARISONS),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""

@@ -18,6 +18,8 @@ import typer
 from wccpd.exit_codes import ExitCode
 
 DEFAULT_SOCKET = Path("/run/wccpd/control.sock")
+COMMAND_SECONDS = 15.0
+"""How long a verb may take; the daemon gives gobgpd 3 s to confirm."""
 
 app = typer.Typer(
     name="wccpctl",
@@ -133,6 +135,44 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command line's options
         simulation.leave()
     simulation.close()
     raise typer.Exit(ExitCode.OK if joined else ExitCode.FAILURE)
+
+
+class DrainTarget(StrEnum):
+    """What can be taken out of service."""
+
+    ROUTER = "router"
+
+
+@app.command()
+def drain(
+    context: typer.Context, target: Annotated[DrainTarget, typer.Argument(help="What to drain.")]
+) -> None:
+    """Take it out of service: the router withdraws what it advertises, new traffic goes to other routers."""
+    _command(context.obj, f"/v1/{target}/drain", "drained: nothing is advertised any more")
+
+
+@app.command()
+def undrain(
+    context: typer.Context, target: Annotated[DrainTarget, typer.Argument(help="What to put back.")]
+) -> None:
+    """Put it back into service: the router advertises again as soon as it can do its duty."""
+    _command(context.obj, f"/v1/{target}/undrain", "back in service")
+
+
+def _command(socket_path: Path, verb: str, done: str) -> None:
+    from wccpd.status import client  # noqa: PLC0415 - not needed for --help
+
+    try:
+        answer = client.command(socket_path, verb, timeout_seconds=COMMAND_SECONDS)
+    except client.RefusedError as error:
+        typer.echo(f"wccpctl: {error}", err=True)
+        raise typer.Exit(ExitCode.FAILURE) from None
+    except client.UnreachableError as error:
+        typer.echo(f"wccpctl: {error}", err=True)
+        raise typer.Exit(ExitCode.UNREACHABLE) from None
+    typer.echo(done)
+    if isinstance(answer, dict) and answer.get("confirmed") is False:
+        typer.echo("gobgpd did not confirm it yet; it is told as soon as it answers", err=True)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import structlog
 
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
-from wccpd.daemon.bgp_side import BgpSide
+from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker, report
@@ -26,10 +26,12 @@ from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
+from wccpd.plan.match import service_name
 from wccpd.protocol.router import Router
+from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status
 from wccpd.status.client import UnreachableError, fetch
-from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.control import Answer, ControlServer, ControlSocketError, VerbError
 from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
 
@@ -109,7 +111,7 @@ class _Daemon:
         self._inspection = InspectionLedger()
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
-        self._bgp = BgpSide(config)
+        self._bgp = BgpSide(config, self._on_host_change)
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         settings = assemble.kernel_settings(config)
@@ -134,7 +136,10 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                await stack.enter_async_context(ControlServer(self.status, self._config.control.socket))
+                verbs = {"router/drain": self._drain, "router/undrain": self._undrain}
+                await stack.enter_async_context(
+                    ControlServer(self.status, self._config.control.socket, verbs)
+                )
             except (OSError, ControlSocketError) as error:
                 # Nothing has been touched yet.
                 log.error("cannot_listen", reason=str(error))
@@ -206,13 +211,38 @@ class _Daemon:
             self._bgp.devices_changed()
         self._note_inspection(time.monotonic())
 
+        self._tell_bgp()
+
     def _note_inspection(self, now: float) -> None:
         """Log where a service begins or ends to be inspected."""
         for event in self._inspection.update(build_services(self._sources(now)), now):
             report(event)
 
+    def _on_host_change(self) -> None:
+        """A device, an address or a route of the host changed: one of ours may have to be repaired."""
+        self._reconciler.wish()
+
+    def _tell_bgp(self) -> None:
+        """What of the engine and the kernel decides whether we advertise, and what learnt routes must not swallow."""
+        groups = self._wccp.router.view().groups if self._bgp.is_configured else ()
+        self._bgp.look_around(
+            Surroundings(
+                cannot_forward=self._why_not_forwarding(time.monotonic()),
+                usable_caches={
+                    service_name(group.key): sum(cache.state is CacheState.USABLE for cache in group.caches)
+                    for group in groups
+                },
+                caches=frozenset(cache.address for group in groups for cache in group.caches),
+            )
+        )
+
     def _kernel_faults(self, now: float) -> tuple[str, ...]:
         """Everything that keeps the kernel from redirecting as it should, in words."""
+        hindrances = self._reconciler.last.observation.hindrances
+        return (*self._why_not_forwarding(now), *hindrances, *self._faults)
+
+    def _why_not_forwarding(self, now: float) -> tuple[str, ...]:
+        """What keeps the kernel from forwarding, in words; a cache that it refuses does not."""
         last = self._reconciler.last
         age = now - last.at
         silent = (f"it has not answered for {age:.0f} s",) if age > KERNEL_PATIENCE_SECONDS else ()
@@ -221,7 +251,7 @@ class _Daemon:
             if last.observation.forwards
             else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
         )
-        return (*silent, *still, *last.observation.hindrances, *self._faults)
+        return (*silent, *still)
 
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
@@ -243,6 +273,21 @@ class _Daemon:
             drained=self._reconciler.drained,
             uninspected_seconds=self._inspection.seconds(now),
         )
+
+    async def _drain(self) -> Answer:
+        return await self._set_drained(True)
+
+    async def _undrain(self) -> Answer:
+        return await self._set_drained(False)
+
+    async def _set_drained(self, drained: bool) -> Answer:
+        try:
+            confirmed = await self._bgp.drain(drained)
+        except NoBgpError as error:
+            raise VerbError(str(error)) from error
+        except OSError as error:
+            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
+        return {"drained": drained, "confirmed": confirmed}
 
     def _router_status(self, now: float, fault: str) -> RouterStatus:
         return RouterStatus(

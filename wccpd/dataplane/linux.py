@@ -271,9 +271,16 @@ class LinuxDataPlane:
             slot = route.table - self._settings.table_base
             if route.gateway is not None:
                 found[Path(route.gateway, ForwardingMethod.L2)] = slot
-            elif route.device in observed.devices:
-                found[Path(observed.devices[route.device].remote, ForwardingMethod.GRE)] = slot
+            elif (cache := self._cache_of(observed, route.device)) is not None:
+                found[Path(cache, ForwardingMethod.GRE)] = slot
         return found
+
+    def _cache_of(self, observed: Observed, device: str) -> IPv4Address | None:
+        """The cache that a redirect device leads to; None for other devices."""
+        present = observed.devices.get(device)
+        if present is None or not isinstance(present.remote, IPv4Address):
+            return None
+        return present.remote if device == self._device(present.remote) else None
 
     def _counters(self, observed: Observed) -> Counters:
         if observed.nft is None:
@@ -281,9 +288,10 @@ class LinuxDataPlane:
         counted = read_counters(observed.nft.counters)
         returned = dict(counted.returned)
         for device in observed.devices.values():
-            if device.name == self._device(device.remote):
+            cache = self._cache_of(observed, device.name)
+            if cache is not None:
                 by_gre = Count(device.received_packets, device.received_bytes)
-                returned[device.remote] = returned.get(device.remote, Count()) + by_gre
+                returned[cache] = returned.get(cache, Count()) + by_gre
         return Counters(counted.outcomes, self._acl_lines(observed.nft), counted.exempt, returned)
 
     def _acl_lines(self, table: ObservedTable) -> dict[str, tuple[Count, ...]]:

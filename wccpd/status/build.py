@@ -95,7 +95,7 @@ def _is_inspecting(
 def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:
     present = sources.observation.devices.get(device.name)
     state, reason = _tunnel_health(device, present)
-    inside = device.addresses[0] if device.addresses else ""
+    inside = ", ".join(map(str, device.addresses))
     return TunnelStatus(
         name=device.name.removeprefix(sources.device_prefix),
         state=state,
@@ -103,12 +103,15 @@ def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:
         device=device.name,
         local=str(device.local),
         remote=str(device.remote),
-        inside=str(inside),
+        inside=inside,
         mtu_bytes=present.mtu_bytes if present else 0,
         received_packets=present.received_packets if present else 0,
         received_bytes=present.received_bytes if present else 0,
         sent_packets=present.sent_packets if present else 0,
         sent_bytes=present.sent_bytes if present else 0,
+        path_mtu_bytes=(present.path_mtu_bytes or 0) if present else 0,
+        errors=present.errors if present else 0,
+        dropped=present.dropped if present else 0,
     )
 
 
@@ -119,6 +122,12 @@ def _tunnel_health(device: GreDevice, present: ObservedGre | None) -> tuple[Heal
         return Health.DOWN, f"device {device.name} is down"
     if not present.is_like(device):
         return Health.DEGRADED, f"device {device.name} is not as configured"
+    fits = present.fitting_mtu_bytes
+    if fits is not None and fits < present.mtu_bytes:
+        return Health.DEGRADED, (
+            f"the path to {present.remote} carries {present.path_mtu_bytes} bytes, which leaves {fits} for packets, "
+            f"and its mtu_bytes is {present.mtu_bytes}"
+        )
     return Health.UP, ""
 
 
