@@ -137,26 +137,59 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command line's options
     raise typer.Exit(ExitCode.OK if joined else ExitCode.FAILURE)
 
 
-class DrainTarget(StrEnum):
-    """What can be taken out of service."""
-
-    ROUTER = "router"
+Target = Annotated[
+    str, typer.Argument(metavar="router|CACHE", help="This router, or the address of a cache.")
+]
+DRAIN_POLL_SECONDS = 1.0
 
 
 @app.command()
 def drain(
-    context: typer.Context, target: Annotated[DrainTarget, typer.Argument(help="What to drain.")]
+    context: typer.Context,
+    target: Target,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a cache has no flows any more.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait.")] = 3600.0,
 ) -> None:
-    """Take it out of service: the router withdraws what it advertises, new traffic goes to other routers."""
-    _command(context.obj, f"/v1/{target}/drain", "drained: nothing is advertised any more")
+    """Take it out of service: new traffic goes to other routers, or new flows to other caches."""
+    if target == "router":
+        _command(context.obj, "/v1/router/drain", "drained: nothing is advertised any more")
+        return
+    _command(context.obj, f"/v1/caches/{target}/drain", f"{target} gets no new flows")
+    if wait:
+        _await_flows(context.obj, target, timeout)
 
 
 @app.command()
-def undrain(
-    context: typer.Context, target: Annotated[DrainTarget, typer.Argument(help="What to put back.")]
-) -> None:
-    """Put it back into service: the router advertises again as soon as it can do its duty."""
-    _command(context.obj, f"/v1/{target}/undrain", "back in service")
+def undrain(context: typer.Context, target: Target) -> None:
+    """Put it back into service: the router advertises as soon as it can do its duty, the cache gets new flows."""
+    if target == "router":
+        _command(context.obj, "/v1/router/undrain", "back in service")
+    else:
+        _command(context.obj, f"/v1/caches/{target}/undrain", f"{target} is back in service")
+
+
+def _await_flows(socket_path: Path, cache: str, timeout_seconds: float) -> None:
+    """Count the flows of a draining cache down to none; exit with a failure if they outlast the timeout."""
+    from wccpd.status import client  # noqa: PLC0415 - not needed for --help
+
+    until, said = time.monotonic() + timeout_seconds, -1
+    while True:
+        try:
+            answer = client.fetch(socket_path, "/v1/flows")
+        except client.UnreachableError as error:
+            typer.echo(f"wccpctl: {error}", err=True)
+            raise typer.Exit(ExitCode.UNREACHABLE) from None
+        flows = answer.get("flows") if isinstance(answer, dict) else None
+        left = int(flows.get(cache, 0)) if isinstance(flows, dict) else 0
+        if left != said:
+            typer.echo(f"{left} flows left" if left else "no flows left")
+        if left == 0:
+            return
+        said = left
+        if time.monotonic() >= until:
+            typer.echo(f"wccpctl: {cache} still has {left} flows after {timeout_seconds:g} s", err=True)
+            raise typer.Exit(ExitCode.FAILURE)
+        time.sleep(DRAIN_POLL_SECONDS)
 
 
 def _command(socket_path: Path, verb: str, done: str) -> None:

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import signal
 import time
+from functools import partial
+from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +21,7 @@ import structlog
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
+from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker, report
@@ -36,7 +39,7 @@ from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from config import Config
@@ -109,6 +112,7 @@ class _Daemon:
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
         self._inspection = InspectionLedger()
+        self._drains = Drains(config.state_directory)
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
         self._bgp = BgpSide(config, self._on_host_change)
@@ -122,6 +126,7 @@ class _Daemon:
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
         )
+        self._reconciler.drained = self._drains.caches
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -136,9 +141,16 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = {"router/drain": self._drain, "router/undrain": self._undrain}
+                verbs = {
+                    "router/drain": partial(self._set_drained, True),
+                    "router/undrain": partial(self._set_drained, False),
+                    "caches/{cache}/drain": partial(self._drain_cache, True),
+                    "caches/{cache}/undrain": partial(self._drain_cache, False),
+                }
                 await stack.enter_async_context(
-                    ControlServer(self.status, self._config.control.socket, verbs)
+                    ControlServer(
+                        self.status, self._config.control.socket, verbs, {"flows": self._live_flows}
+                    )
                 )
             except (OSError, ControlSocketError) as error:
                 # Nothing has been touched yet.
@@ -210,7 +222,6 @@ class _Daemon:
         if done.applied.devices_changed:
             self._bgp.devices_changed()
         self._note_inspection(time.monotonic())
-
         self._tell_bgp()
 
     def _note_inspection(self, now: float) -> None:
@@ -274,13 +285,7 @@ class _Daemon:
             uninspected_seconds=self._inspection.seconds(now),
         )
 
-    async def _drain(self) -> Answer:
-        return await self._set_drained(True)
-
-    async def _undrain(self) -> Answer:
-        return await self._set_drained(False)
-
-    async def _set_drained(self, drained: bool) -> Answer:
+    async def _set_drained(self, drained: bool, _: Mapping[str, str]) -> Answer:
         try:
             confirmed = await self._bgp.drain(drained)
         except NoBgpError as error:
@@ -288,6 +293,34 @@ class _Daemon:
         except OSError as error:
             raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
         return {"drained": drained, "confirmed": confirmed}
+
+    async def _drain_cache(self, draining: bool, names: Mapping[str, str]) -> Answer:
+        """Give a cache no new flows, or give it some again."""
+        try:
+            cache = IPv4Address(names["cache"])
+        except AddressValueError:
+            raise VerbError(f"{names['cache']!a} is no IPv4 address") from None
+        known = {each.address for group in self._wccp.router.view().groups for each in group.caches}
+        if draining and cache not in known:
+            raise VerbError(f"no cache {cache} has spoken to this router")
+        try:
+            self._drains.change(cache, draining=draining)
+        except OSError as error:
+            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
+        self._reconciler.drained = self._drains.caches
+        await self._reconciler.once()
+        return {"cache": str(cache), "draining": draining}
+
+    async def _live_flows(self, _: Mapping[str, str]) -> Answer:
+        """Flows that are pinned to each cache."""
+        try:
+            by_path = await self._reconciler.live_flows()
+        except KernelError as error:
+            raise VerbError(str(error)) from error
+        flows: dict[str, int] = {}
+        for path, count in by_path.items():
+            flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
+        return {"flows": flows}
 
     def _router_status(self, now: float, fault: str) -> RouterStatus:
         return RouterStatus(

@@ -22,7 +22,7 @@ from wccpd.errors import KernelError
 from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from ipaddress import IPv4Address
 
     from wccpd.dataplane.port import DataPlane
@@ -114,6 +114,14 @@ class Reconciler:
         """Renew the lease once; what keeps it from that is a fault of the next round too."""
         with contextlib.suppress(KernelError):
             await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
+
+    async def live_flows(self) -> Mapping[Path, int]:
+        """How many flows are pinned to each path.
+
+        Raises:
+            KernelError: The kernel does not say.
+        """
+        return await self._call(lambda plane: plane.live_flows())
 
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""

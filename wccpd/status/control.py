@@ -40,6 +40,8 @@ _log = structlog.get_logger(__name__)
 
 Answer: TypeAlias = "Mapping[str, object]"
 """What a verb answers, as plain JSON values."""
+Work: TypeAlias = "Callable[[Mapping[str, str]], Awaitable[Answer]]"
+"""What is behind a path, given the values of its `{names}`."""
 
 
 class VerbError(Exception):
@@ -57,18 +59,22 @@ class ControlServer:
         self,
         read_status: Callable[[], Awaitable[Status]],
         socket_path: Path,
-        verbs: Mapping[str, Callable[[], Awaitable[Answer]]] | None = None,
+        verbs: Mapping[str, Work] | None = None,
+        reads: Mapping[str, Work] | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             read_status: awaited for the newest status tree, once per request.
             socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
-            verbs: path below `/v1/` -> what to await; it may raise `VerbError`.
+            verbs: path below `/v1/` -> what to await, given the path's `{names}`; it may raise `VerbError`.
+            reads: the same for GET, for everybody who may open the socket.
         """
         self._path = socket_path
         self._runner = web.AppRunner(
-            _application(read_status, verbs or {}), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+            _application(read_status, verbs or {}, reads or {}),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         self._identity: tuple[int, int] | None = None
 
@@ -97,7 +103,7 @@ class ControlServer:
 
 
 def _application(
-    read_status: Callable[[], Awaitable[Status]], verbs: Mapping[str, Callable[[], Awaitable[Answer]]]
+    read_status: Callable[[], Awaitable[Status]], verbs: Mapping[str, Work], reads: Mapping[str, Work]
 ) -> web.Application:
     async def status(_: web.Request) -> web.Response:
         return web.json_response(to_document(await read_status()))
@@ -109,17 +115,21 @@ def _application(
     application.router.add_get("/v1/status", status)
     application.router.add_get("/v1/version", version)
     for path, work in verbs.items():
-        application.router.add_post(f"/v1/{path}", _handler(work))
+        application.router.add_post(f"/v1/{path}", _handler(work, _may_command))
+    for path, work in reads.items():
+        application.router.add_get(f"/v1/{path}", _handler(work, lambda _: True))
     return application
 
 
-def _handler(work: Callable[[], Awaitable[Answer]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _handler(
+    work: Work, is_allowed: Callable[[web.Request], bool]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def carry_out(request: web.Request) -> web.Response:
-        if not _may_command(request):
+        if not is_allowed(request):
             reason = "only root and the user that wccpd runs as may do this"
             return web.json_response({"error": reason}, status=403)
         try:
-            return web.json_response(dict(await work()))
+            return web.json_response(dict(await work(request.match_info)))
         except VerbError as error:
             return web.json_response({"error": str(error)}, status=409)
 
