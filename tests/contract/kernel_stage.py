@@ -12,7 +12,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
@@ -74,7 +73,6 @@ class Network:
     def __init__(self, router: Namespace, world: Namespace) -> None:
         self.router, self.world = router, world
         self._wire_up()
-        self._load_gre()
         self._sockets = {device: world.call(lambda device=device: _listen(device)) for device in ROUTER_MAC}
         # Packets keep their order as long as one processor carries them.
         world.call(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
@@ -86,13 +84,6 @@ class Network:
     def close(self) -> None:
         for sock in self._sockets.values():
             sock.close()
-
-    def _load_gre(self) -> None:
-        """Use GRE once, where there is any: its module makes fallback devices (gre0, ...) in every namespace."""
-        made = ["ip", "netns", "exec", self.router.name, "ip", "link", "add", "once", "type", "gre",
-                "local", "192.0.2.1", "remote", "192.0.2.2"]  # fmt: skip
-        if subprocess.run(made, capture_output=True, timeout=60, check=False).returncode == 0:
-            self.router.run("ip", "link", "delete", "once")
 
     def new_identification(self) -> int:
         self._identification = self._identification % 0xFFFF + 1
