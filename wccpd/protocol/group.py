@@ -395,7 +395,9 @@ class Group:
         self.multicast_at = self._next_multicast(now) if waiting else None
         batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
+            leaving = member.address if member.state is CacheState.SHUTDOWN else None
+            offered = member.negotiates_timers, not member.not_adjacent
+            form = member.dual_valid, *offered, member.service, leaving
             batches.setdefault(form, []).append(member)
         return tuple(
             tuple(batch[start : start + MAX_CACHES])
@@ -453,7 +455,11 @@ class Group:
             self.router_had_to_assign = True
             return self._router_assigns("no valid REDIRECT_ASSIGN came in time")
         if self.flush_at is not None and now >= self.flush_at:
-            return self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            flushed = self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            # A Squid whose REDIRECT_ASSIGN was lost never repeats it; it assigns anew when this number differs.
+            self.change_number = next_number(self.change_number)
+            self.flush_at = now + self.timers.flush_seconds
+            return flushed
         return ()
 
     def _flush(self, reason: str) -> tuple[Event, ...]:
