@@ -1,6 +1,7 @@
 """Many caches, routers and groups in a network that loses, doubles and reorders, for a bounded time.
 
-WCCPD_STORM_SECONDS sets the wall time (10 by default), WCCPD_STORM_SEED the seed; `make storm` runs long and full.
+WCCPD_STORM_SECONDS sets the wall time (10 by default), WCCPD_STORM_SEED the seed; `make storm` runs long and full
+(WCCPD_STORM_FULL), with WCCPD_STORM_GROUPS for fewer groups than 64.
 A failure prints the seed; the same seed does the same thing up to the same step.
 """
 
@@ -29,7 +30,7 @@ SECONDS = float(os.environ.get("WCCPD_STORM_SECONDS", "10"))
 SEED = int(os.environ.get("WCCPD_STORM_SEED", "20010423"))
 ROUTERS = tuple(IPv4Address("10.0.0.1") + number for number in range(32))
 CACHES = tuple(IPv4Address("10.0.1.1") + number for number in range(32))
-GROUPS = 64
+GROUPS = int(os.environ.get("WCCPD_STORM_GROUPS", "64"))
 FULL = "WCCPD_STORM_FULL" in os.environ
 """Every cache and every router in every group, which takes minutes: `make storm`."""
 FULL_AT_LEAST = 60

@@ -440,7 +440,9 @@ class Group:
         weights = self._weights()
         if self.settings.policy is AssignmentPolicy.AUTO:
             wait = self.settings.assignment_wait_seconds
-            self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
+            # While nothing is assigned further changes do not prolong the wait: in a restless farm it would never end.
+            if self.assign_at is None or is_assigned(self.table):
+                self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
