@@ -100,7 +100,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command line's options
 ) -> None:
     """Play web-caches of any kind against routers, and tell what happens. They lose the traffic they are given!
 
-    Profiles: strict (as the drafts have it), squid-4.12, squid-4.13, squid-5.1, squid-5.7, squid-7.6, ats-9.2, opennop.
+    Profiles: strict (as the drafts have it), strict-2.01 (fast timers), table-2.01 (address tables), squid-4.12,
+    squid-4.13, squid-5.1, squid-5.7, squid-7.6, ats-9.2, opennop.
     Ends with 0 if every cache was taken by every router, else with 1.
     """
     from ipaddress import IPv4Address  # noqa: PLC0415 - not needed for --help

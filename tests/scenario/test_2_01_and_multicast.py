@@ -199,3 +199,17 @@ def test_a_group_at_a_group_address_is_whole_again_after_losses_and_doubles(seed
         assert len(scene.shares(router)) == 6, f"seed {seed}"
         assert sum(scene.shares(router).values()) == 256, f"seed {seed}"
         assert {cache.state for cache in scene.group(router).caches} == {CacheState.USABLE}
+
+
+def test_two_caches_that_leave_at_once_are_both_acknowledged_and_nobody_else_sees_it() -> None:
+    scene = meeting()
+    caches = [scene.start(address, group_address=GROUP, routers=()) for address in (A, B, C)]
+    scene.until(100)
+    for cache in caches[1:]:
+        scene.network.leave(cache)
+    scene.until(115)
+    # The last SHUTDOWN goes out two seconds after the first, the answer may come nine seconds after it.
+    assert [bool(cache.stopped) for cache in caches] == [False, True, True]
+    assert {message.shutdown_response for message in told(scene, ISeeYou, ROUTER)} == {None, B, C}
+    for message in told(scene, ISeeYou, ROUTER):
+        assert message.commands is None or message.identity.caches == (message.shutdown_response,)

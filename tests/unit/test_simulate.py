@@ -21,7 +21,7 @@ def test_a_cache_is_a_profile_at_an_address() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("squid-9@10.0.1.21", "no profile 'squid-9', only strict, squid-4.12"),
+        ("squid-9@10.0.1.21", "no profile 'squid-9', only strict, strict-2.01"),
         ("strict", "write PROFILE@ADDRESS, e.g. strict@10.0.1.21"),
         ("strict@nowhere", "write PROFILE@ADDRESS"),
     ],

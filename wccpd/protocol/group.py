@@ -395,7 +395,9 @@ class Group:
         self.multicast_at = self._next_multicast(now) if waiting else None
         batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
+            leaving = member.address if member.state is CacheState.SHUTDOWN else None
+            offered = member.negotiates_timers, not member.not_adjacent
+            form = member.dual_valid, *offered, member.service, leaving
             batches.setdefault(form, []).append(member)
         return tuple(
             tuple(batch[start : start + MAX_CACHES])
@@ -438,7 +440,9 @@ class Group:
         weights = self._weights()
         if self.settings.policy is AssignmentPolicy.AUTO:
             wait = self.settings.assignment_wait_seconds
-            self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
+            # While nothing is assigned further changes do not prolong the wait: in a restless farm it would never end.
+            if self.assign_at is None or is_assigned(self.table):
+                self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
@@ -453,7 +457,11 @@ class Group:
             self.router_had_to_assign = True
             return self._router_assigns("no valid REDIRECT_ASSIGN came in time")
         if self.flush_at is not None and now >= self.flush_at:
-            return self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            flushed = self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            # A Squid whose REDIRECT_ASSIGN was lost never repeats it; it assigns anew when this number differs.
+            self.change_number = next_number(self.change_number)
+            self.flush_at = now + self.timers.flush_seconds
+            return flushed
         return ()
 
     def _flush(self, reason: str) -> tuple[Event, ...]:

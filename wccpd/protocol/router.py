@@ -131,8 +131,8 @@ class Router:
 
     def next_deadline(self) -> float | None:
         """When `tick` next has something to do; None when nothing is pending."""
-        deadlines = (group.next_deadline() for group in self.groups.values())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        deadlines = [group.next_deadline() for group in self.groups.values()]
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def view(self) -> RouterView:
         """A frozen picture of everything."""

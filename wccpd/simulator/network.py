@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wccpd.protocol.outputs import Output, Send
 from wccpd.simulator.cache import CacheOutput, SimulatedCache, Transmit
@@ -75,8 +75,7 @@ class _CacheHost:
 _Host = _RouterHost | _CacheHost
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
+class _Arrival(NamedTuple):
     """A datagram on its way; the source port counts only towards routers."""
 
     datagram: bytes
