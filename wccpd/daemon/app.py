@@ -227,6 +227,7 @@ class _Daemon:
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
         await self._reconciler.refresh()
+        bgp = await self._bgp.status()
         now = time.monotonic()
         faults = self._kernel_faults(now)
         return build_status(
@@ -236,7 +237,7 @@ class _Daemon:
                 view=self._wccp.router.view(),
                 observed=self._reconciler.last.observed,
                 kernel_faults=faults,
-                bgp=self._bgp.status(now),
+                bgp=bgp,
                 refused=tuple(self._refusals(now)),
             ),
             now,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
-    from bgp.events import RouteSet, SessionView, SpeakerView
+    from bgp.events import IPNetwork, RouteSet, SessionView, SpeakerView
     from bgp.rib import RefusedPath, RibView
     from config import Config
     from wccpd.dataplane.routes import SyncResult
@@ -335,13 +335,14 @@ class BgpSide:
                 log.info("bgp_session", neighbour=address, state="established" if up else "down")
         self._reported = view.state, now
 
-    def status(self, now: float) -> BgpStatus | None:
-        """The sidecar, its sessions and what they taught us."""
+    async def status(self) -> BgpStatus | None:
+        """The sidecar, its sessions and what they taught us. Thousands of routes are put into words in a thread."""
         if self._speaker is None:
             return None
         view, rib = self._speaker.view(), self._rib.view()
         withheld = self._written.withheld if self._written is not None else {}
         state, reason = self._health(view, rib)
+        routes = await asyncio.to_thread(_route_statuses, rib, frozenset(withheld), self._prefix)
         return BgpStatus(
             state=state,
             reason=reason,
@@ -351,17 +352,7 @@ class BgpSide:
             advertising=bool(view.advertised) and any(map(_is_up, view.sessions)),
             advertised_prefixes=tuple(str(prefix) for prefix in view.advertisements),
             peers=tuple(self._peer(session) for session in view.sessions),
-            routes=tuple(
-                RouteStatus(
-                    prefix=str(route.prefix),
-                    tunnels=tuple(
-                        sorted(hop.interface.removeprefix(self._prefix) for hop in route.next_hops)
-                    ),
-                    stale=route.stale,
-                )
-                for route in rib.routes
-                if route.prefix not in withheld
-            ),
+            routes=routes,
             refused=(
                 *(f"{prefix}: {why}" for prefix, why in withheld.items()),
                 *(line for session in view.sessions for line in _filtered(session, view.asn)),
@@ -440,6 +431,20 @@ def _filtered(session: SessionView, asn: int) -> tuple[str, ...]:
     if session.not_accepted > 0:
         lines.append(f"{session.not_accepted} prefixes from {session.neighbour}: not accepted")
     return tuple(lines)
+
+
+def _route_statuses(
+    rib: RibView, withheld: frozenset[IPNetwork], device_prefix: str
+) -> tuple[RouteStatus, ...]:
+    return tuple(
+        RouteStatus(
+            prefix=str(route.prefix),
+            tunnels=tuple(sorted(hop.interface.removeprefix(device_prefix) for hop in route.next_hops)),
+            stale=route.stale,
+        )
+        for route in rib.routes
+        if route.prefix not in withheld
+    )
 
 
 def _refusal(path: RefusedPath) -> str:
