@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
+    from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
 
@@ -53,6 +55,8 @@ WITHDRAW_GRACE_SECONDS = 1.0
 def run(config: Config, config_file: Path) -> int:
     """Run the router until SIGTERM or SIGINT; return the exit code."""
     logging.configure(config.log)
+    # What is loaded by now stays: a full garbage collection, which stalls the event loop, need not look at it again.
+    gc.freeze()
     return asyncio.run(_Daemon(config, config_file).main())
 
 
@@ -101,12 +105,13 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
+        self._view: RouterView | None = None
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
         self._bgp = BgpSide(config, self._on_host_change)
         router = Router(assemble.engine_settings(config, first_number=int(time.time()) & 0x7FFFFFFF or 1))
         self._reconciler = Reconciler(
-            self._policy, lambda: LinuxDataPlane(self._policy), router.view, self._on_round
+            self._policy, lambda: LinuxDataPlane(self._policy), self._read_view, self._on_round
         )
         self._wccp = WccpSpeaker(router, self._on_change)
 
@@ -196,9 +201,16 @@ class _Daemon:
         """A device, an address or a route of the host changed: one of ours may have to be repaired."""
         self._reconciler.wish()
 
+    def _read_view(self) -> RouterView:
+        """The engine's newest picture. Kept, since making it takes a while when there are many caches."""
+        self._view = self._wccp.router.view()
+        return self._view
+
     def _tell_bgp(self) -> None:
         """What of the engine and the kernel decides whether we advertise, and what learnt routes must not swallow."""
-        groups = self._wccp.router.view().groups if self._bgp.is_configured else ()
+        if self._view is None:
+            return
+        groups = self._view.groups
         self._bgp.look_around(
             Surroundings(
                 cannot_forward=self._why_not_forwarding(time.monotonic()),

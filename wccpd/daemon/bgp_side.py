@@ -103,7 +103,7 @@ class BgpSide:
         self._hash_policy = config.bgp.multipath_hash_policy if config.bgp is not None else None
         self._several_tunnels = len(config.tunnels) > 1
         self._versions = frozenset({4, *(6 for tunnel in config.tunnels if tunnel.inside_ipv6)})
-        self._surroundings = Surroundings()
+        self._surroundings: Surroundings | None = None
         self._protected_always = assemble.protected_networks(config)
         self._protected = self._protected_always
         self._drain_mark = config.state_directory / "drained"
@@ -143,7 +143,7 @@ class BgpSide:
         """Take the newest picture of the rest of the daemon."""
         if surroundings == self._surroundings:
             return
-        if surroundings.caches != self._surroundings.caches:
+        if self._surroundings is None or surroundings.caches != self._surroundings.caches:
             caches = (IPv4Network(cache) for cache in surroundings.caches)
             self._protected = self._protected_always.union(caches)
             self._dirty.set()
@@ -306,6 +306,8 @@ class BgpSide:
 
     def _facts(self) -> Facts:
         around = self._surroundings
+        if around is None:
+            return Facts(("the kernel has not been looked at yet",))
         prefixes = self._speaker.view().advertisements if self._speaker is not None else ()
         nowhere = (
             tuple(
