@@ -86,10 +86,20 @@ class RouteView:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteGroup:
+    """Routes that were chosen alike."""
+
+    prefixes: frozenset[IPNetwork]
+    next_hops: frozenset[NextHop]
+    neighbours: tuple[IPAddress, ...]
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RibView:
     """The table at one moment, for status and metrics."""
 
-    routes: tuple[RouteView, ...]
+    groups: tuple[RouteGroup, ...]
     refused: tuple[RefusedPath, ...]
     """What is refused now, the newest `REFUSALS_KEPT` at most."""
     refused_total: Mapping[RefusalReason, int]
@@ -97,6 +107,17 @@ class RibView:
     stale_paths: int
     relearning: bool
     """Whether stale or adopted routes are still kept."""
+
+    @property
+    def routes(self) -> tuple[RouteView, ...]:
+        """One by one, in order. Made anew each time, in proportion to their number; may be read in any thread."""
+        routes = [
+            RouteView(prefix, group.next_hops, group.neighbours, group.stale)
+            for group in self.groups
+            for prefix in group.prefixes
+        ]
+        routes.sort(key=lambda route: _sort_key(route.prefix))
+        return tuple(routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,18 +325,14 @@ class Rib:
         return self._route_set
 
     def view(self) -> RibView:
-        """Everything for status, frozen. Costs time in proportion to the table."""
-        self.route_set()
-        routes = [
-            RouteView(prefix, offers.chosen, best, stale=stale)
+        """Everything for status, frozen. Cheap: routes are made from it when somebody asks."""
+        groups = tuple(
+            RouteGroup(frozenset(offers.prefixes), offers.chosen, *self._support(offers))
             for offers in self._offers.values()
             if offers.chosen
-            for best, stale in (self._support(offers),)
-            for prefix in offers.prefixes
-        ]
-        routes.sort(key=lambda route: _sort_key(route.prefix))
+        )
         return RibView(
-            routes=tuple(routes),
+            groups=groups,
             refused=tuple(RefusedPath(*key, reason) for key, reason in self._refused.items()),
             refused_total=MappingProxyType(dict(self._refused_total)),
             paths=sum(len(each.paths) * len(each.prefixes) for each in self._offers.values()),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from functools import partial
@@ -36,7 +37,7 @@ from wccpd.status.build import Sources, build_services, build_status
 from wccpd.status.client import UnreachableError, fetch
 from wccpd.status.control import Answer, ControlServer, ControlSocketError, VerbError
 from wccpd.status.inspection import InspectionLedger
-from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
+from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
+    from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
 
@@ -63,6 +65,8 @@ def run(config: Config, config_file: Path) -> int:
     except KernelError as error:
         log.error("cannot_start", reason=str(error))
         return ExitCode.FAILURE
+    # What is loaded by now stays: a full garbage collection, which stalls the event loop, need not look at it again.
+    gc.freeze()
     return asyncio.run(daemon.main())
 
 
@@ -113,6 +117,7 @@ class _Daemon:
         self._faults: tuple[str, ...] = ()
         self._inspection = InspectionLedger()
         self._drains = Drains(config.state_directory)
+        self._view: RouterView | None = None
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
         self._bgp = BgpSide(config, self._on_host_change)
@@ -122,7 +127,7 @@ class _Daemon:
         self._reconciler = Reconciler(
             self._policy,
             lambda: LinuxDataPlane(settings),
-            router.view,
+            self._read_view,
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
         )
@@ -226,16 +231,25 @@ class _Daemon:
 
     def _note_inspection(self, now: float) -> None:
         """Log where a service begins or ends to be inspected."""
-        for event in self._inspection.update(build_services(self._sources(now)), now):
+        if self._view is None:
+            return
+        for event in self._inspection.update(build_services(self._sources(now, self._view)), now):
             report(event)
 
     def _on_host_change(self) -> None:
         """A device, an address or a route of the host changed: one of ours may have to be repaired."""
         self._reconciler.wish()
 
+    def _read_view(self) -> RouterView:
+        """The engine's newest picture. Kept, since making it takes a while when there are many caches."""
+        self._view = self._wccp.router.view()
+        return self._view
+
     def _tell_bgp(self) -> None:
         """What of the engine and the kernel decides whether we advertise, and what learnt routes must not swallow."""
-        groups = self._wccp.router.view().groups if self._bgp.is_configured else ()
+        if self._view is None:
+            return
+        groups = self._view.groups
         self._bgp.look_around(
             Surroundings(
                 cannot_forward=self._why_not_forwarding(time.monotonic()),
@@ -267,19 +281,20 @@ class _Daemon:
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
         await self._reconciler.refresh()
+        bgp = await self._bgp.status()
         now = time.monotonic()
-        return build_status(self._sources(now), now)
+        return build_status(self._sources(now, self._wccp.router.view(), bgp), now)
 
-    def _sources(self, now: float) -> Sources:
+    def _sources(self, now: float, view: RouterView, bgp: BgpStatus | None = None) -> Sources:
         faults = self._kernel_faults(now)
         return Sources(
             router=self._router_status(now, "; ".join(faults)),
             policy=self._policy,
             device_prefix=self._config.kernel.device_prefix,
-            view=self._wccp.router.view(),
+            view=view,
             observation=self._reconciler.last.observation,
             kernel_faults=faults,
-            bgp=self._bgp.status(now),
+            bgp=bgp,
             refused=tuple(self._refusals(now)),
             drained=self._reconciler.drained,
             uninspected_seconds=self._inspection.seconds(now),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
-    from bgp.events import RouteSet, SessionView, SpeakerView
+    from bgp.events import IPNetwork, RouteSet, SessionView, SpeakerView
     from bgp.rib import RefusedPath, RibView
     from config import Config
     from wccpd.dataplane.routes import SyncResult
@@ -103,7 +103,7 @@ class BgpSide:
         self._hash_policy = config.bgp.multipath_hash_policy if config.bgp is not None else None
         self._several_tunnels = len(config.tunnels) > 1
         self._versions = frozenset({4, *(6 for tunnel in config.tunnels if tunnel.inside_ipv6)})
-        self._surroundings = Surroundings()
+        self._surroundings: Surroundings | None = None
         self._protected_always = assemble.protected_networks(config)
         self._protected = self._protected_always
         self._drain_mark = config.state_directory / "drained"
@@ -143,7 +143,7 @@ class BgpSide:
         """Take the newest picture of the rest of the daemon."""
         if surroundings == self._surroundings:
             return
-        if surroundings.caches != self._surroundings.caches:
+        if self._surroundings is None or surroundings.caches != self._surroundings.caches:
             caches = (IPv4Network(cache) for cache in surroundings.caches)
             self._protected = self._protected_always.union(caches)
             self._dirty.set()
@@ -306,6 +306,8 @@ class BgpSide:
 
     def _facts(self) -> Facts:
         around = self._surroundings
+        if around is None:
+            return Facts(("the kernel has not been looked at yet",))
         prefixes = self._speaker.view().advertisements if self._speaker is not None else ()
         nowhere = (
             tuple(
@@ -335,13 +337,14 @@ class BgpSide:
                 log.info("bgp_session", neighbour=address, state="established" if up else "down")
         self._reported = view.state, now
 
-    def status(self, now: float) -> BgpStatus | None:
-        """The sidecar, its sessions and what they taught us."""
+    async def status(self) -> BgpStatus | None:
+        """The sidecar, its sessions and what they taught us. Thousands of routes are put into words in a thread."""
         if self._speaker is None:
             return None
         view, rib = self._speaker.view(), self._rib.view()
         withheld = self._written.withheld if self._written is not None else {}
         state, reason = self._health(view, rib)
+        routes = await asyncio.to_thread(_route_statuses, rib, frozenset(withheld), self._prefix)
         return BgpStatus(
             state=state,
             reason=reason,
@@ -351,17 +354,7 @@ class BgpSide:
             advertising=bool(view.advertised) and any(map(_is_up, view.sessions)),
             advertised_prefixes=tuple(str(prefix) for prefix in view.advertisements),
             peers=tuple(self._peer(session) for session in view.sessions),
-            routes=tuple(
-                RouteStatus(
-                    prefix=str(route.prefix),
-                    tunnels=tuple(
-                        sorted(hop.interface.removeprefix(self._prefix) for hop in route.next_hops)
-                    ),
-                    stale=route.stale,
-                )
-                for route in rib.routes
-                if route.prefix not in withheld
-            ),
+            routes=routes,
             refused=(
                 *(f"{prefix}: {why}" for prefix, why in withheld.items()),
                 *(line for session in view.sessions for line in _filtered(session, view.asn)),
@@ -440,6 +433,20 @@ def _filtered(session: SessionView, asn: int) -> tuple[str, ...]:
     if session.not_accepted > 0:
         lines.append(f"{session.not_accepted} prefixes from {session.neighbour}: not accepted")
     return tuple(lines)
+
+
+def _route_statuses(
+    rib: RibView, withheld: frozenset[IPNetwork], device_prefix: str
+) -> tuple[RouteStatus, ...]:
+    return tuple(
+        RouteStatus(
+            prefix=str(route.prefix),
+            tunnels=tuple(sorted(hop.interface.removeprefix(device_prefix) for hop in route.next_hops)),
+            stale=route.stale,
+        )
+        for route in rib.routes
+        if route.prefix not in withheld
+    )
 
 
 def _refusal(path: RefusedPath) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from bgp.events import IPNetwork, NextHop, RouteSet
-from wccpd.dataplane.routes import Observed, Plan, Settings, plan_changes
+from wccpd.dataplane.route_plan import Observed, Plan, Settings, plan_changes
 from wccpd.dataplane.rtnetlink import Hop, HopGroup, Link
 
 SETTINGS = Settings(protocol=118, hop_id_base=1000)
