@@ -65,6 +65,8 @@ class LinuxDataPlane:
         self._tables = range(settings.table_base + 1, settings.table_base + MAX_SLOT + 1)
         self._compiled: Compiled | None = None
         self._ingress: tuple[str, ...] = ()
+        self._links: dict[int, str] = {}
+        """Devices by index, as last observed."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return frames."""
         self._lease_seconds = 0.0
@@ -107,8 +109,11 @@ class LinuxDataPlane:
             failures += self._apply(operations.paths())
             observed = self._observe()
         refused = self._without_way(wish.plan, failures) | unlinked
-        compiled, _ = self._compile(wish, observed, refused)
-        rest = diff(compiled.state, observed).rest()
+        rest = operations.rest()
+        if operations.paths():
+            # New devices have an MTU, refused ones must not be sent anything.
+            compiled, _ = self._compile(wish, observed, refused)
+            rest = diff(compiled.state, observed).rest()
         failures += self._apply(self._with_lease(rest))
         self._compiled = compiled
         tunnels = {tunnel.name for tunnel in wish.tunnels}
@@ -206,8 +211,7 @@ class LinuxDataPlane:
             return None
         if route.get_attr("RTA_GATEWAY") is not None or route["type"] != 1:
             return None
-        (link,) = self._ipr.get_links(route.get_attr("RTA_OIF"))
-        return str(link.get_attr("IFLA_IFNAME"))
+        return self._links.get(route.get_attr("RTA_OIF"))
 
     def _neighbours(self) -> dict[IPv4Address, str]:
         """Link-layer addresses of neighbours that answered."""
@@ -257,6 +261,7 @@ class LinuxDataPlane:
         with _kernel("network state", "read"):
             devices = gre.link.observe(self._ipr, self._settings.device_prefix)
             links = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ipr.get_links()}
+            self._links = links
             rules = frozenset(self._rules())
             return Observed(
                 devices=devices,
