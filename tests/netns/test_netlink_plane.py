@@ -231,6 +231,19 @@ def test_a_refused_transaction_changes_nothing_and_says_object_and_errno(bench: 
     assert bench.router.run("nft", "-s", "list", "table", "ip", "wccpd") == before
 
 
+def test_while_the_classification_is_refused_no_path_that_it_marks_for_is_removed(bench: Bench) -> None:
+    bench.policy = replace(POLICY, services=(ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.router.run(
+        "nft", "flush chain ip wccpd errors; flush chain ip wccpd exempt; delete set ip wccpd never;"
+        "add set ip wccpd never { type inet_service; flags interval; }",
+    )  # fmt: skip
+    wish = bench.wish(view(group(WEB_CACHE, SECOND)))
+    applied = bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert [fault.obj for fault in applied.faults] == ["nft table wccpd"]
+    assert "fwmark 0x2/0xff" in bench.router.run("ip", "rule", "list"), "marked packets would pass uninspected"
+
+
 def test_what_somebody_put_into_our_table_goes_with_all_that_refers_to_it(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST)))
     bench.router.run("nft", "add map ip wccpd theirs { type mark : verdict; }")

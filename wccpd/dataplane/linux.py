@@ -331,10 +331,18 @@ class LinuxDataPlane:
     def _apply(self, operations: Operations) -> list[_Failure]:
         """Devices, routes, rules, classification; then removals in the reverse order.
 
-        One that the kernel refuses keeps none of the others back; the nft part is all or nothing.
+        One that the kernel refuses keeps none of the others back; the nft part is all or nothing. If that is
+        refused nothing is removed: packets are still marked for paths that would be missing, and a marked packet
+        without a path is forwarded uninspected.
         """
+        failures = self._tried(self._additions(operations))
+        if any(not failure.device and not failure.table for failure in failures):
+            return failures
+        return failures + self._tried(self._removals(operations))
+
+    def _tried(self, steps: Iterator[_Step]) -> list[_Failure]:
         failures = []
-        for step in (*self._additions(operations), *self._removals(operations)):
+        for step in steps:
             try:
                 step.work()
             except KernelError as error:
