@@ -200,6 +200,17 @@ def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None
     assert bench.redirected() == 7
 
 
+def test_counters_of_another_version_do_not_keep_a_table_from_being_adopted(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.router.run(
+        "nft", "add counter ip wccpd forwarded-web-cache-later; add counter ip wccpd redirected-web-cache-x"
+    )
+    assert len(bench.observe().slots) == 1
+    assert (
+        "delete counter ip wccpd redirected-web-cache-x" in bench.apply(view(group(WEB_CACHE, FIRST))).changes
+    )
+
+
 def test_removal_takes_ours_and_leaves_what_is_not(bench: Bench) -> None:
     bench.router.run("nft", "add table ip other")
     bench.router.run("ip", "rule", "add", "fwmark", "0x1/0xff", "lookup", "100", "priority", "18700")
@@ -241,7 +252,9 @@ def test_while_the_classification_is_refused_no_path_that_it_marks_for_is_remove
     wish = bench.wish(view(group(WEB_CACHE, SECOND)))
     applied = bench.router.call(lambda: bench.plane.bring_to(wish))
     assert [fault.obj for fault in applied.faults] == ["nft table wccpd"]
-    assert "fwmark 0x2/0xff" in bench.router.run("ip", "rule", "list"), "marked packets would pass uninspected"
+    assert "fwmark 0x2/0xff" in bench.router.run("ip", "rule", "list"), (
+        "marked packets would pass uninspected"
+    )
 
 
 def test_what_somebody_put_into_our_table_goes_with_all_that_refers_to_it(bench: Bench) -> None:
