@@ -148,7 +148,9 @@ class Reconciler:
 
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
-        await self._in_worker(lambda plane: _removed(plane, self.plan))
+        # A run that brought nothing to the kernel must not open what an earlier one left closed.
+        kept = self.plan or redirect_plan(self._read_view(), self._policy, {})
+        await self._in_worker(lambda plane: _removed(plane, kept))
 
     async def close(self) -> None:
         """End the worker; what is in the kernel stays."""

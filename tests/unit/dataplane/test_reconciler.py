@@ -168,6 +168,23 @@ class BrokenPlane(FakeDataPlane):
         return super().observe()
 
 
+async def test_a_run_that_reached_no_round_leaves_closed_what_an_earlier_one_had_closed() -> None:
+    policy = Policy(ROUTER_ID, (ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    earlier = Bench(policy=policy)
+    await earlier.wish(view(group(WEB_CACHE, FIRST)))
+    await earlier.reconciler.leave()
+    plane = BrokenPlane(KernelError("network state", "read", 105))
+    plane.kernel = earlier.kernel
+    bench = Bench(plane, policy)
+    await bench.wish(bench.view)
+    plane.error = None
+    await bench.reconciler.leave()
+    assert bench.kernel.plan is not None
+    assert [service.mode for service in bench.kernel.plan.services] == [Mode.CLOSED]
+    await bench.reconciler.close()
+    await earlier.reconciler.close()
+
+
 @pytest.mark.parametrize(
     ("error", "words", "bug"),
     [
