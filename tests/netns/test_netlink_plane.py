@@ -291,6 +291,16 @@ def test_a_segment_whose_filter_would_drop_what_caches_return_is_noticed(bench: 
     assert bench.observe().hindrances == ()
 
 
+def test_an_ingress_device_that_is_missing_or_renamed_is_noticed(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert bench.observe().hindrances == ()
+    bench.router.run("ip", "link", "set", "spokes", "down")
+    bench.router.run("ip", "link", "set", "spokes", "name", "ens6")
+    assert bench.observe().hindrances == (
+        "there is no device spokes: what should come in by it passes uninspected if it comes in elsewhere",
+    )
+
+
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
     bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
     bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")

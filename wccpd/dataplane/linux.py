@@ -87,7 +87,10 @@ class LinuxDataPlane:
             slots=self._slots(observed),
             counters=self._counters(observed),
             forwards=forwards,
-            hindrances=tuple(map(_strict_words, filter(_is_strict, sorted(self._segments)))),
+            hindrances=(
+                *map(_strict_words, filter(_is_strict, sorted(self._segments))),
+                *(_no_ingress(device) for device in self._ingress if not (IPV4_CONF / device).exists()),
+            ),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
         )
 
@@ -449,6 +452,12 @@ def _is_strict(device: str) -> bool:
 def _strict_words(device: str) -> str:
     key = f"net.ipv4.conf.{device}.rp_filter"
     return f"{key} is strict: it drops what caches return by L2 (remedy: sysctl -w {key}=2)"
+
+
+def _no_ingress(device: str) -> str:
+    return (
+        f"there is no device {device}: what should come in by it passes uninspected if it comes in elsewhere"
+    )
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:
