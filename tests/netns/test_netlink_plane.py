@@ -200,6 +200,33 @@ def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None
     assert bench.redirected() == 7
 
 
+def test_a_table_of_another_layout_redirects_until_it_is_replaced_and_the_lease_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = view(group(WEB_CACHE, FIRST, SECOND))
+    bench.apply(wanted)
+    bench.router.run("nft", "add chain ip wccpd layout-0; delete chain ip wccpd layout-2")
+    wish = bench.wish(wanted)
+    bench.router.call(lambda: bench.plane.renew_lease(60))
+    transactions: list[str] = []
+    run = Nft.run
+    monkeypatch.setattr(Nft, "run", lambda nft, text: (transactions.append(text), run(nft, text))[1])
+    bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert len(transactions) == 1, "from the old to the new, with nothing in between"
+    assert bench.observe().leased
+    bench.send(SERVERS)
+    assert bench.redirected() == len(SERVERS)
+
+
+def test_a_new_ingress_device_is_looked_at_before_anything_else_is_made(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.policy = replace(POLICY, ingress=("spokes", "wccp-new"))
+    wish = bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    changes = bench.router.call(lambda: bench.plane.bring_to(wish)).changes
+    assert changes[0] == "add element ip wccpd ingress { wccp-new : goto lapsed }"
+    assert bench.router.call(lambda: bench.plane.bring_to(wish)).changes == ()
+
+
 def test_counters_of_another_version_do_not_keep_a_table_from_being_adopted(bench: Bench) -> None:
     bench.apply(view(group(WEB_CACHE, FIRST)))
     bench.router.run(

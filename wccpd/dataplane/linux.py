@@ -165,9 +165,18 @@ class LinuxDataPlane:
     # -- compiling -----------------------------------------------------------------------------------
 
     def _guard(self, wish: Wish, observed: Observed) -> Operations:
-        """The classification without any path, where there is none yet: every service in its mode."""
-        if observed.nft is not None and observed.nft.is_current:
+        """What keeps devices that are not looked at yet from letting packets pass: every service in its mode.
+
+        A table of another layout goes on working until the one transaction that replaces it.
+        """
+        table = observed.nft
+        present = {} if table is None else table.maps.get(names.INGRESS, {})
+        missing = [device for device in wish.plan.ingress if device not in present]
+        if not missing:
             return Operations()
+        if table is not None and table.is_current:
+            elements = ", ".join(f"{device} : goto {names.LAPSED}" for device in missing)
+            return Operations(nft=f"add element ip {table.name} {names.INGRESS} {{ {elements} }}\n")
         plan = without_paths(wish.plan, wish.plan.slots.keys())
         state = compile_state(plan, (), self._settings, Facts()).state
         return Operations(nft=diff(DesiredState(nft=state.nft), observed).nft)
