@@ -89,6 +89,22 @@ async def test_a_cache_that_dies_is_taken_out_although_another_one_is_refused() 
     await bench.reconciler.close()
 
 
+async def test_a_second_round_for_a_refused_path_goes_by_the_newest_view() -> None:
+    bench = Bench()
+    bench.kernel.refused_devices = {"wccp-0a640115"}
+    wish = bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+
+    def meanwhile(done: Round) -> None:
+        bench.rounds.append(done)
+        bench.view = view(group(WEB_CACHE, FIRST, THIRD))
+
+    bench.reconciler = Reconciler(POLICY, lambda: bench.plane, lambda: bench.view, meanwhile)
+    await wish
+    assert len(bench.rounds) == 2
+    assert bench.shares() == {THIRD: 256}
+    await bench.reconciler.close()
+
+
 async def test_a_cache_that_comes_is_not_given_the_slot_of_one_that_has_just_left() -> None:
     bench = Bench()
     await bench.wish(view(group(WEB_CACHE, FIRST)))
