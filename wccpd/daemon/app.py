@@ -167,6 +167,7 @@ class _Daemon:
         await self._reconciler.look()
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
+        await self._reconciler.renew_lease()
         await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
             running = [

@@ -89,7 +89,10 @@ class LinuxDataPlane:
             slots=self._slots(observed),
             counters=self._counters(observed),
             forwards=forwards,
-            hindrances=tuple(map(_strict_words, filter(_is_strict, sorted(self._segments)))),
+            hindrances=(
+                *map(_strict_words, filter(_is_strict, sorted(self._segments))),
+                *(_no_ingress(device) for device in self._ingress if not (IPV4_CONF / device).exists()),
+            ),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
         )
 
@@ -167,9 +170,18 @@ class LinuxDataPlane:
     # -- compiling -----------------------------------------------------------------------------------
 
     def _guard(self, wish: Wish, observed: Observed) -> Operations:
-        """The classification without any path, where there is none yet: every service in its mode."""
-        if observed.nft is not None and observed.nft.is_current:
+        """What keeps devices that are not looked at yet from letting packets pass: every service in its mode.
+
+        A table of another layout goes on working until the one transaction that replaces it.
+        """
+        table = observed.nft
+        present = {} if table is None else table.maps.get(names.INGRESS, {})
+        missing = [device for device in wish.plan.ingress if device not in present]
+        if not missing:
             return Operations()
+        if table is not None and table.is_current:
+            elements = ", ".join(f"{device} : goto {names.LAPSED}" for device in missing)
+            return Operations(nft=f"add element ip {table.name} {names.INGRESS} {{ {elements} }}\n")
         plan = without_paths(wish.plan, wish.plan.slots.keys())
         state = compile_state(plan, (), self._settings, Facts()).state
         return Operations(nft=diff(DesiredState(nft=state.nft), observed).nft)
@@ -336,10 +348,18 @@ class LinuxDataPlane:
     def _apply(self, operations: Operations) -> list[_Failure]:
         """Devices, routes, rules, classification; then removals in the reverse order.
 
-        One that the kernel refuses keeps none of the others back; the nft part is all or nothing.
+        One that the kernel refuses keeps none of the others back; the nft part is all or nothing. If that is
+        refused nothing is removed: packets are still marked for paths that would be missing, and a marked packet
+        without a path is forwarded uninspected.
         """
+        failures = self._tried(self._additions(operations))
+        if any(not failure.device and not failure.table for failure in failures):
+            return failures
+        return failures + self._tried(self._removals(operations))
+
+    def _tried(self, steps: Iterator[_Step]) -> list[_Failure]:
         failures = []
-        for step in (*self._additions(operations), *self._removals(operations)):
+        for step in steps:
             try:
                 step.work()
             except KernelError as error:
@@ -446,6 +466,12 @@ def _is_strict(device: str) -> bool:
 def _strict_words(device: str) -> str:
     key = f"net.ipv4.conf.{device}.rp_filter"
     return f"{key} is strict: it drops what caches return by L2 (remedy: sysctl -w {key}=2)"
+
+
+def _no_ingress(device: str) -> str:
+    return (
+        f"there is no device {device}: what should come in by it passes uninspected if it comes in elsewhere"
+    )
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:
