@@ -157,6 +157,19 @@ def test_what_strangers_and_caches_that_are_not_usable_return_goes_nowhere(tunne
         assert returned(stage, FIRST, flow, header) == (NOWHERE, ""), header
 
 
+def test_nobody_returns_packets_under_the_address_of_a_cache_that_is_elsewhere(
+    tunnelled: KernelStage,
+) -> None:
+    stage = tunnelled
+    stage.bring_to(plan(everything_to(stage, "70", FIRST, match=EVERYTHING, mode=Mode.CLOSED)))
+    for header in HEADERS:
+        forged = crafted(stage, fresh())
+        _, frame = in_gre(stage, FIRST, forged, header)
+        as_a_spoke = PEER_MAC[INGRESS], ROUTER_MAC[INGRESS], frame[14:]
+        assert of(forged, stage.network.exchange([(INGRESS, ethernet(*as_a_spoke))])) == [], header
+    assert count_of_returned(stage, FIRST) == 0
+
+
 # --- segment sizes
 
 
