@@ -328,6 +328,32 @@ def test_an_ingress_device_that_is_missing_or_renamed_is_noticed(bench: Bench) -
     )
 
 
+@pytest.mark.parametrize(("mode", "passing"), [(Mode.CLOSED, 0), (Mode.REJECT, 0), (Mode.OPEN, 3)])
+def test_when_the_segment_of_the_caches_goes_down_a_closed_service_lets_nothing_pass(
+    bench: Bench, mode: Mode, passing: int
+) -> None:
+    bench.policy = replace(POLICY, services=(ServicePolicy(WEB_CACHE.key, mode),))
+    bench.far.run(
+        "nft", "add table ip seen; add counter ip seen passed;"
+        "add chain ip seen pre { type filter hook prerouting priority 0; };"
+        "add rule ip seen pre iifname in tcp dport 80 counter name passed",
+    )  # fmt: skip
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.router.run("ip", "link", "set", "farm", "down")
+    bench.send(SERVERS[:3])
+    assert f"packets {passing} " in bench.far.run("nft", "list", "counter", "ip", "seen", "passed")
+
+
+def test_a_cache_whose_neighbour_entry_was_lost_is_still_known_by_its_frames(bench: Bench) -> None:
+    bench.far.run("ping", "-c1", "-W5", str(ROUTER_ID))
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    known = bench.router.run("nft", "list", "set", "ip", "wccpd", "cache-macs")
+    assert "elements" in known
+    bench.router.run("ip", "neigh", "flush", "dev", "farm")
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert bench.router.run("nft", "list", "set", "ip", "wccpd", "cache-macs") == known
+
+
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
     bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
     bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")

@@ -69,6 +69,7 @@ class LinuxDataPlane:
         """Devices by index, as last observed."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return frames."""
+        self._macs: dict[IPv4Address, str] = {}
         self._lease_seconds = 0.0
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
@@ -208,9 +209,12 @@ class LinuxDataPlane:
         )
         with _kernel("neighbours", "read"):
             macs = self._neighbours() if by_l2 or any(plan.returns.values()) else {}
+        # One that is just being asked again is still known by its last address: its frames must not go back to it.
+        macs = self._macs | macs
+        self._macs = {cache: macs[cache] for cache in plan.returns if cache in macs}
         return Facts(
             links=links,
-            macs={cache: macs[cache] for cache in plan.returns if cache in macs},
+            macs=self._macs,
             mtu_bytes={name: device.mtu_bytes for name, device in observed.devices.items()},
             has_tproxy=self._has_tproxy,
         )

@@ -30,9 +30,9 @@ from wccpd.plan.model import (
     TableRoute,
 )
 from wccpd.plan.pages import allocate_pages
-from wccpd.plan.redirect import UDP
+from wccpd.plan.redirect import UDP, Mode
 from wccpd.plan.service_chains import ServiceObjects, pin_uninspected
-from wccpd.plan.verdict import Exemption
+from wccpd.plan.verdict import Exemption, Reason
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class _Table:
             ),
         )
         for hook, rules in (
-            ("forward", tuple(self._clamp())),
+            ("forward", (*self._strays(), *self._clamp())),
             ("postrouting", tuple(self._header_rewriting())),
             ("output", tuple(self._output())),
         ):
@@ -395,6 +395,26 @@ class _Table:
 
     def _related(self) -> str:
         return f"ct state related ct direction original ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
+
+    def _strays(self) -> Iterator[NftRule]:
+        """Packets of services that are not open whose path is gone: a device that goes down takes its route along."""
+        marks = self._marks
+        for each in self.services:
+            devices = {self._way_out(path) for path in each.service.paths.values()}
+            if each.service.mode is Mode.OPEN or not devices:
+                continue
+            pages = ", ".join(f"{marks.mark(page=page):#x}" for page in each.pages.all_of(each.service.name))
+            ways = ", ".join(f'"{device}"' for device in sorted(devices))
+            condition = (
+                f"meta mark & {marks.path_mask ^ marks.slot_mask:#x} {{ {pages} }} oifname != {{ {ways} }}"
+            )
+            for rule in each.refuse(Reason.UNASSIGNED):
+                yield NftRule(f"{condition} {rule.text}", "marked, but its path is gone")
+
+    def _way_out(self, path: Path) -> str:
+        if path.forwarding is ForwardingMethod.GRE:
+            return redirect_device_name(self._settings.device_prefix, path.cache)
+        return self._facts.links.get(path.cache, "")
 
     def _clamp(self) -> Iterator[NftRule]:
         """Lower the MSS that client and cache tell each other to what fits through the redirect (RFC 879)."""

@@ -265,13 +265,13 @@ class ServiceObjects:
         name = self.service.name
         if self.service.mode is Mode.OPEN:
             return self._forwarded(names.unassigned(name), Reason.UNASSIGNED, "nobody owns it: forwarded")
-        return NftChain(names.unassigned(name), rules=tuple(self._refuse(Reason.UNASSIGNED)))
+        return NftChain(names.unassigned(name), rules=tuple(self.refuse(Reason.UNASSIGNED)))
 
     def _lapsed(self) -> NftChain:
         name = self.service.name
         clean = NftRule(f"meta mark set meta mark & {self.marks.foreign_mask:#x}", "not to be seen outside")
         if self.service.mode is not Mode.OPEN:
-            return NftChain(names.lapsed(name), rules=(clean, *self._refuse(Reason.LAPSED)))
+            return NftChain(names.lapsed(name), rules=(clean, *self.refuse(Reason.LAPSED)))
         counter = outcome_name(Outcome(name, Verdict.FORWARDED, Reason.LAPSED))
         return NftChain(
             names.lapsed(name),
@@ -302,7 +302,8 @@ class ServiceObjects:
         verdict = "return" if self.service.fallthrough else "accept"
         return NftRule(f"counter name {counter} {verdict}", words)
 
-    def _refuse(self, reason: Reason) -> Iterator[NftRule]:
+    def refuse(self, reason: Reason) -> Iterator[NftRule]:
+        """What a mode that is not open does with a packet."""
         verdict = _VERDICTS[self.service.mode]
         counter = f"counter name {outcome_name(Outcome(self.service.name, verdict, reason))}"
         if verdict is Verdict.DROPPED:
