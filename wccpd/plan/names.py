@@ -107,8 +107,13 @@ def owners(name: str) -> str:
 
 
 def pinned(name: str) -> str:
-    """Map: page and slot of the connection mark to what becomes of the flow in this service."""
+    """Map: page and slot of connection marks that this service wrote, and pages without a slot, to a chain."""
     return f"pinned-{name}"
+
+
+def turns(name: str) -> str:
+    """Map: slot in connection marks of other services to the chain that goes on to the same cache."""
+    return f"turns-{name}"
 
 
 def alternates(name: str) -> str:

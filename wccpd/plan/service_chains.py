@@ -135,6 +135,11 @@ class ServiceObjects:
             yield from acl.maps
         if self.service.affinity:
             yield NftMap(names.pinned(name), "typeof ct mark : verdict;", self._pinned(others))
+            turns = {
+                str(self.marks.mark(slot=self.slot(cache))): f"goto {names.turn(name, cache)}"
+                for cache in self.caches()
+            }
+            yield NftMap(names.turns(name), "typeof ct mark : verdict;", turns)
         assignment = self.service.assignment
         if isinstance(assignment, HashAssignment):
             yield from self._hash_maps(assignment)
@@ -181,9 +186,15 @@ class ServiceObjects:
             NftRule(f"meta mark & {marks.mask:#x} == {marks.lapsed:#x} goto {names.lapsed(name)}", "no lease")
         ]
         if service.affinity:
-            rules.append(
-                NftRule(f"ct mark & {marks.path_mask:#x} vmap @{names.pinned(name)}", "pinned flows")
-            )
+            pin = f"ct mark & {marks.path_mask:#x}"
+            rules += [
+                NftRule(f"{pin} vmap @{names.pinned(name)}", "pinned by this service, or to being forwarded"),
+                NftRule(
+                    f"{pin} @{names.LIVE} ct mark & {marks.slot_mask:#x} vmap @{names.turns(name)}",
+                    "pinned by another service to a cache of this one",
+                ),
+                NftRule(f"{pin} @{names.LIVE} goto {names.KEEP}", "pinned by another service"),
+            ]
             if service.lost_flows is LostFlows.RESET:
                 counter = outcome_name(Outcome(name, Verdict.REJECTED, Reason.LOST))
                 rules.append(
@@ -324,15 +335,13 @@ class ServiceObjects:
     # -- contents of maps ----------------------------------------------------------------------------
 
     def _pinned(self, others: tuple[ServiceObjects, ...]) -> dict[str, str]:
-        """What becomes of a flow by its connection mark, whichever service wrote it."""
-        name, service = self.service.name, self.service
-        found: dict[str, str] = {}
-        for other in others:
-            if service.mode is Mode.OPEN and other.service.mode is Mode.OPEN:
-                found[str(self.marks.mark(page=other.page))] = f"goto {names.established(name)}"
-            for key, cache in other.path_keys().items():
-                turned = other.service.name != name and cache in service.paths
-                found[key] = f"goto {names.turn(name, cache) if turned else names.KEEP}"
+        """Flows that this service has pinned, and connections that any has pinned to being forwarded."""
+        found = dict.fromkeys(self.path_keys(), f"goto {names.KEEP}")
+        if self.service.mode is Mode.OPEN:
+            for other in others:
+                if other.service.mode is Mode.OPEN:
+                    forwarded = str(self.marks.mark(page=other.page))
+                    found[forwarded] = f"goto {names.established(self.service.name)}"
         return found
 
     def _hash_maps(self, table: HashAssignment) -> Iterator[NftMap]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -285,10 +285,22 @@ def test_a_service_of_every_protocol_comes_behind_those_of_higher_priority() -> 
 
 
 def test_flows_pinned_by_another_service_turn_to_the_same_cache_of_this_one() -> None:
-    pinned = elements(table(planned()), "pinned-70")
+    nft = table(planned())
+    pinned = elements(nft, "pinned-70")
     assert pinned[str(0x0201)] == "goto keep"
-    assert pinned[str(0x0101)] == f"goto turn-70-{FIRST}"
     assert pinned[str(0x0100)] == "goto established-70"
+    assert str(0x0101) not in pinned
+    assert elements(nft, "turns-70") == {"1": f"goto turn-70-{FIRST}", "2": f"goto turn-70-{SECOND}"}
+    assert str(0x0101) in members(nft, "live")
+
+
+def test_what_is_kept_about_pins_grows_with_services_and_caches_not_with_their_product() -> None:
+    caches = tuple(IPv4Address(int(FIRST) + number) for number in range(32))
+    infos = [replace(HTTPS, service_id=number, ports=(1000 + number,)) for number in range(20, 52)]
+    wanted = view(*(group(info, *caches) for info in infos))
+    names = tuple(str(info.service_id) for info in infos)
+    nft = table(planned(wanted), KernelSettings(services=names))
+    assert all(len(elements(nft, f"{kind}-{name}")) <= 64 for kind in ("pinned", "turns") for name in names)
 
 
 def test_a_closed_service_honours_no_flow_that_began_uninspected() -> None:
@@ -313,7 +325,8 @@ def test_flows_of_a_lost_cache_are_reset_where_that_is_wanted() -> None:
     nft = table(with_service(planned(), lost_flows=LostFlows.RESET))
     found = rules(nft, "permitted-web-cache")
     place = next(index for index, rule in enumerate(found) if "reject with tcp reset" in rule)
-    assert "vmap @pinned-web-cache" in found[place - 1]
+    pins = [index for index, rule in enumerate(found) if "@pinned-web-cache" in rule or "@live" in rule]
+    assert max(pins) < place < min(index for index, rule in enumerate(found) if "jhash" in rule)
 
 
 def test_segments_are_clamped_to_the_device_of_the_cache_both_ways() -> None:
