@@ -5,6 +5,7 @@ A part of `model`, with the same rules: each field's description is the referenc
 
 from enum import StrEnum
 from ipaddress import IPv4Network
+from math import prod
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretBytes, model_validator
@@ -187,6 +188,12 @@ class AclLine(Section):
         if (self.source_ports or self.destination_ports) and self.protocol not in {6, 17}:
             raise FieldError("must have `protocol: tcp` or `udp`, since it names ports")
         return self
+
+    @property
+    def combinations(self) -> int:
+        """How many lines of single networks and port ranges it stands for."""
+        fields = (self.sources, self.destinations, self.source_ports, self.destination_ports)
+        return prod(len(each) or 1 for each in fields)
 
     def __str__(self) -> str:
         """The line in Cisco's order, e.g. `deny tcp any 203.0.113.0/24 80,8000-8099`."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from config.errors import KeyPath
     from config.model import Bgp, Control, Kernel, Router, Tunnel
 
+MAX_COMBINATIONS = 10_000
+"""Of one redirect list: so many are laid out in seconds, and looked up as fast as ten."""
 _Item = TypeVar("_Item")
 
 IPV6_MTU_BYTES = 1280
@@ -241,13 +243,19 @@ def _redirect_list_rules(index: int, service: Service) -> Iterator[Fault]:
             "nothing would ever be redirected: what no line matches is denied, and no line permits",
             "end the list with {action: permit}",
         )
-    for number, line in enumerate(service.redirect_list):
-        repeated = next((each for each in range(number) if service.redirect_list[each] == line), None)
-        if repeated is not None:
-            yield Fault(
-                ("services", index, "redirect_list", number),
-                f"is already in the list, at redirect_list[{repeated}]",
-            )
+    lines = dict(enumerate(service.redirect_list))
+    for number, repeated in _repeated(lines, lambda line: line):
+        yield Fault(
+            ("services", index, "redirect_list", number),
+            f"is already in the list, at redirect_list[{repeated}]",
+        )
+    combinations = sum(line.combinations for line in service.redirect_list)
+    if combinations > MAX_COMBINATIONS:
+        yield Fault(
+            ("services", index, "redirect_list"),
+            f"its lines enumerate {combinations} combinations of networks and ports, {MAX_COMBINATIONS} are possible",
+            "use larger networks, or several lines in place of a line that enumerates on both sides",
+        )
 
 
 def _zone_rules(index: int, service: Service, parts: Parts) -> Iterator[Fault]:

@@ -354,6 +354,17 @@ def test_a_cache_whose_neighbour_entry_was_lost_is_still_known_by_its_frames(ben
     assert bench.router.run("nft", "list", "set", "ip", "wccpd", "cache-macs") == known
 
 
+def test_a_spoke_that_sends_under_the_mac_of_a_cache_is_redirected_like_any_other(bench: Bench) -> None:
+    mac = bench.far.run("cat", "/sys/class/net/caches/address").strip()
+    bench.router.run("ping", "-c1", "-W5", str(FIRST))
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert mac in bench.router.run("nft", "list", "set", "ip", "wccpd", "cache-macs")
+    bench.spoke.run("ip", "link", "set", "uplink", "address", mac)
+    bench.spoke.run("ip", "route", "replace", "default", "via", "10.1.0.1")
+    bench.send(SERVERS[:5])
+    wait_for(lambda: bench.redirected() == 5, "all are redirected")
+
+
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
     bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
     bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")

@@ -255,7 +255,10 @@ class _Daemon:
             Surroundings(
                 cannot_forward=self._why_not_forwarding(time.monotonic()),
                 usable_caches={
-                    service_name(group.key): sum(cache.state is CacheState.USABLE for cache in group.caches)
+                    service_name(group.key): sum(
+                        cache.state is CacheState.USABLE and cache.address not in self._drains.caches
+                        for cache in group.caches
+                    )
                     for group in groups
                 },
                 caches=frozenset(cache.address for group in groups for cache in group.caches),

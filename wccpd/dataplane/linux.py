@@ -69,7 +69,7 @@ class LinuxDataPlane:
         """Devices by index, as last observed."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return frames."""
-        self._macs: dict[IPv4Address, str] = {}
+        self._macs: dict[IPv4Address, tuple[str, str]] = {}
         self._lease_seconds = 0.0
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
@@ -229,13 +229,14 @@ class LinuxDataPlane:
             return None
         return self._links.get(route.get_attr("RTA_OIF"))
 
-    def _neighbours(self) -> dict[IPv4Address, str]:
-        """Link-layer addresses of neighbours that answered."""
+    def _neighbours(self) -> dict[IPv4Address, tuple[str, str]]:
+        """Device and link-layer address of neighbours that answered."""
         found = {}
         for message in self._ipr.get_neighbours(family=AF_INET):
             address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
-            if mac is not None and message["state"] & NEIGHBOUR_ANSWERED:
-                found[IPv4Address(address)] = str(mac)
+            device = self._links.get(message["ifindex"])
+            if mac is not None and device is not None and message["state"] & NEIGHBOUR_ANSWERED:
+                found[IPv4Address(address)] = device, str(mac)
         return found
 
     def _without_way(self, plan: RedirectPlan, failures: list[_Failure]) -> frozenset[Path]:

@@ -57,8 +57,8 @@ class Facts:
 
     links: Mapping[IPv4Address, str] = field(default_factory=dict)
     """Device on whose segment a cache is; absent where a router is in between."""
-    macs: Mapping[IPv4Address, str] = field(default_factory=dict)
-    """Neighbours that answered."""
+    macs: Mapping[IPv4Address, tuple[str, str]] = field(default_factory=dict)
+    """Device and link-layer address of neighbours that answered."""
     mtu_bytes: Mapping[str, int] = field(default_factory=dict)
     """By device."""
     has_tproxy: bool = True
@@ -186,10 +186,8 @@ class _Table:
         yield NftSet(names.SPOKES, "type ifname;", frozenset(self._plan.ingress))
         live = {key for service in self.services for key in service.path_keys()}
         yield NftSet(names.LIVE, "typeof ct mark;", frozenset(live))
-        macs = self._facts.macs
-        yield NftSet(
-            names.CACHE_MACS, "type ether_addr;", frozenset(macs[each] for each in self._l2_returns())
-        )
+        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
+        yield NftSet(names.CACHE_MACS, "type ifname . ether_addr;", frozenset(frames.values()))
 
     def _common_maps(self) -> Iterator[NftMap]:
         yield NftMap(names.LEASE, "type ifname : verdict; flags timeout;", None)
@@ -230,11 +228,11 @@ class _Table:
             headers |= each.headers()
         yield NftMap(names.HEADERS, "typeof meta mark : @th,32,32;", headers)
         yield NftMap(names.MSS, "typeof ct mark : tcp option maxseg size;", self._mss())
-        macs = self._facts.macs
+        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
         yield NftMap(
             names.RETURNED,
-            "type ether_addr : counter;",
-            {macs[cache]: returned_name(cache) for cache in self._l2_returns()},
+            "type ifname . ether_addr : counter;",
+            {frame: returned_name(cache) for cache, frame in frames.items()},
         )
 
     def _mss(self) -> dict[str, str]:
@@ -306,8 +304,10 @@ class _Table:
                 "from a cache, and from where it is",
             )
         if self._l2_returns():
-            yield NftRule(f"counter name ether saddr map @{names.RETURNED}", "returned by L2")
-            yield rule(f"ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache")
+            yield NftRule(f"counter name iifname . ether saddr map @{names.RETURNED}", "returned by L2")
+            yield rule(
+                f"iifname . ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache"
+            )
         if self._plan.caches:
             yield rule(f"ip daddr @{names.CACHES}", Exemption.TO_CACHE, "to a cache")
         if self._plan.never:

@@ -6,7 +6,7 @@ exempt-from-cache                  returned-10.0.0.21
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 from wccpd.plan.verdict import Counters, Exemption, Outcome, Reason, Verdict
@@ -55,9 +55,13 @@ def read_counters(named: Mapping[str, Count]) -> Counters:
     return Counters(
         outcomes=outcomes,
         exempt={exempt[name]: count for name, count in named.items() if name in exempt},
-        returned={
-            IPv4Address(name.removeprefix("returned-")): count
-            for name, count in named.items()
-            if name.startswith("returned-")
-        },
+        returned={cache: count for name, count in named.items() if (cache := _returned_by(name)) is not None},
     )
+
+
+def _returned_by(name: str) -> IPv4Address | None:
+    """The cache whose returned frames a counter counts; None for any other."""
+    try:
+        return IPv4Address(name.removeprefix("returned-")) if name.startswith("returned-") else None
+    except AddressValueError:
+        return None  # somebody's; the next change takes it away

@@ -344,6 +344,16 @@ RULES = {
         dynamic("redirect_list: [{action: permit}, {action: permit}]"),
         "redirect_list[1]: is already in the list, at redirect_list[0]",
     ),
+    "list beyond measure": (
+        dynamic(
+            "redirect_list: [{action: permit, sources: ["
+            + ", ".join(f"10.{number // 256}.{number % 256}.0/24" for number in range(101))
+            + "], destinations: ["
+            + ", ".join(f"198.51.{number}.0/24" for number in range(100))
+            + "]}]"
+        ),
+        "services[1].redirect_list: its lines enumerate 10100 combinations of networks and ports, 10000 are possible",
+    ),
     "reset without affinity": (
         dynamic("affinity: false\n    lost_flows: reset"),
         "services[1].lost_flows: 'reset' needs affinity",

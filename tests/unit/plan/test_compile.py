@@ -113,9 +113,9 @@ def test_a_cache_that_is_sent_l2_and_returns_gre_has_a_device_to_take_it_back() 
 def test_frames_of_l2_caches_are_known_by_their_mac_once_it_is_known() -> None:
     plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
     assert members(table(plan), "cache-macs") == frozenset()
-    known = table(plan, facts=Facts(macs={FIRST: "02:00:00:00:00:15"}))
-    assert members(known, "cache-macs") == {"02:00:00:00:00:15"}
-    assert elements(known, "returned") == {"02:00:00:00:00:15": f"returned-{FIRST}"}
+    known = table(plan, facts=Facts(macs={FIRST: ("ens6", "02:00:00:00:00:15")}))
+    assert members(known, "cache-macs") == {"ens6 . 02:00:00:00:00:15"}
+    assert elements(known, "returned") == {"ens6 . 02:00:00:00:00:15": f"returned-{FIRST}"}
 
 
 def test_the_mark_carries_bucket_page_and_slot() -> None:
