@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import engine, wire
-from bench.packets import forwarding, netlink
+from bench import elements, engine, wire
+from bench.packets import forwarding, netlink, static
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.case import Case
 
@@ -22,36 +22,55 @@ OUTPUT = Path("build") / "bench.json"
 PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
-    "packets": lambda: forwarding.cases(netlink.scenarios()),
+    "elements": elements.cases,
+    "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()]),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 
 
-def main() -> None:
-    """Run the parts named on the command line, or all."""
-    wanted = sys.argv[1:] or list(PARTS)
+def main() -> int:
+    """Run the parts named on the command line, or all; 1 if a case could not be measured."""
+    unknown = set(sys.argv[1:]) - set(PARTS)
+    if unknown:
+        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
     measured: list[Case] = []
-    for part in wanted:
+    for part in sys.argv[1:] or PARTS:
         for case in PARTS[part]():
             measured.append(case)
-            print(_line(case), flush=True)
+            print(line(case), flush=True)
     OUTPUT.parent.mkdir(exist_ok=True)
-    document = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+    OUTPUT.write_text(json.dumps(document(measured), indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten to {OUTPUT}")
+    return int(any(case.value is None for case in measured))
+
+
+def document(measured: Sequence[Case]) -> dict[str, object]:
+    """What is written: the machine, and every case with what it was compared with."""
+    return {
+        "machine": f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "kernel": platform.release(),
         "cases": [asdict(case) for case in measured],
     }
-    OUTPUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten to {OUTPUT}")
 
 
-def _line(case: Case) -> str:
+def _processor() -> str:
+    for entry in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = entry.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def line(case: Case) -> str:
+    """A case as a line of the table."""
     value = "not measured: " + case.reason if case.value is None else f"{case.value:12,.1f} {case.unit}"
     ratio = f"  {case.ratio:.3g} x {case.ratio_to}" if case.ratio is not None else ""
     verdict = {True: "  met", False: "  NOT MET", None: ""}[case.met]
     goal = f"  (goal: {case.goal}){verdict}" if case.goal else ""
-    return f"{case.name:44} {value}{ratio}{goal}"
+    figures = ", ".join(f"{name} {figure:,.0f}" for name, figure in case.figures.items())
+    return f"{case.name:44} {value}{ratio}{goal}{figures and f'  [{figures}]'}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,13 +1,19 @@
-"""The engine: what a HERE_I_AM with its answer costs, and what a cache weighs."""
+"""The engine: what a HERE_I_AM with its answer costs, what holds up the event loop, and what a cache weighs."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import tempfile
 import time
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.case import Case, allocated_bytes
+from wccpd.daemon.memory import Memory
 from wccpd.protocol.outputs import Send
+from wccpd.protocol.record import group_state, take
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
 from wccpd.wire.components import CacheView, Capabilities, ServiceInfo
@@ -82,7 +88,7 @@ class Farm:
         message = HereIAm(
             service=service,
             identity=WebCacheIdentity(cache, HashAssignment(weight=10000)),
-            view=CacheView(1, (row,), ()),
+            view=CacheView.of(1, (row,), ()),
             capabilities=METHODS,
         )
         return encode_message(message, password=PASSWORD)
@@ -106,9 +112,55 @@ def cases() -> Iterator[Case]:
         share = 100 * seconds / interval
         yield Case(f"engine_{name}_messages_per_second", "1/s", messages / seconds)
         yield Case(f"engine_{name}_share", "% of a core", share, f"at most {goal} %", share <= goal)
+    yield from _event_loop(Farm(64, 32))
     few, many = allocated_bytes(lambda: _settled(1, 1)), allocated_bytes(lambda: _settled(1, 32))
     each = (many - few) / 31 / 1024
     yield Case("engine_memory_per_cache", "KiB", each, "at most 20 KiB", each <= 20)
+
+
+def _event_loop(farm: Farm) -> Iterator[Case]:
+    """What is done on the event loop beside answering, of 64 groups of 32 caches that have all just spoken."""
+    farm.settle()
+    groups = farm.router.groups.values()
+    for name, work in (("view", farm.router.view), ("record", lambda: take(farm.router))):
+        least = float("inf")
+        for _ in range(7):
+            farm.round()
+            started = time.thread_time()
+            work()
+            least = min(least, 1e3 * (time.thread_time() - started))
+        yield Case(f"engine_{name}_32x64", "ms", least, "at most 20 ms", least <= 20)
+    started = time.thread_time()
+    for group in take(farm.router):
+        json.dumps(group_state(group))
+    yield Case("engine_write_out_32x64", "ms in a thread", 1e3 * (time.thread_time() - started))
+    assert all(group.usable for group in groups)
+    stall = min(asyncio.run(_stall_of_a_save(farm)) for _ in range(5))
+    yield Case("engine_save_stall_32x64", "ms", stall, "at most 20 ms", stall <= 20)
+
+
+async def _stall_of_a_save(farm: Farm) -> float:
+    """The longest that a task which wants to run each millisecond has to wait while everything is saved, in ms."""
+    farm.round()
+    longest, saved = 0.0, False
+
+    async def tick() -> None:
+        nonlocal longest
+        before = time.monotonic()
+        while not saved:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest, before = max(longest, now - before - 0.001), now
+
+    with tempfile.TemporaryDirectory() as directory:
+        memory = Memory(Path(directory))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(tick(), name="tick")
+            await asyncio.sleep(0.01)
+            await memory.save(farm.router)
+            saved = True
+        memory.close()
+    return 1e3 * longest
 
 
 def _settled(groups: int, caches: int) -> Router:

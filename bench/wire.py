@@ -1,4 +1,8 @@
-"""The codec: a HERE_I_AM of about 450 octets against a bare walk over the same octets."""
+"""The codec: a HERE_I_AM of about 450 octets against a bare walk over the same octets.
+
+Two streams. In a farm the caches of one group speak in turn: what a cache says of itself and whom it knows comes
+again, Receive IDs and digests are new in each datagram. Among strangers nothing ever comes again but the service.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,28 @@ if TYPE_CHECKING:
 
 PASSWORD = b"sesame"
 REPEAT = 2000
+FARM = 32
+"""Caches that speak in turn."""
 _TYPE_LENGTH = struct.Struct("!HH")
 
 
-def here_i_am(routers: int, caches: int, receive_id: int = 1) -> bytes:
-    """A signed HERE_I_AM of a cache that knows so many routers and caches."""
-    base = IPv4Address("10.0.0.1")
+def here_i_am(routers: int, caches: int, number: int, *, stranger: bool) -> bytes:
+    """A signed HERE_I_AM of a cache that knows so many routers and caches.
+
+    Args:
+        routers: How many it lists.
+        caches: How many it lists.
+        number: Tells datagrams apart.
+        stranger: Every address in it is in no other datagram.
+    """
+    base = IPv4Address("10.0.0.1") + (1000 * number if stranger else 0)
+    me = base if stranger else base + number % FARM
     message = HereIAm(
         service=ServiceInfo.web_cache(),
-        identity=WebCacheIdentity(base, HashAssignment(weight=10000)),
-        view=CacheView(
+        identity=WebCacheIdentity(me, HashAssignment(weight=10000)),
+        view=CacheView.of(
             1,
-            tuple(RouterIdReceiveId(base + 100 + i, receive_id + i) for i in range(routers)),
+            tuple(RouterIdReceiveId(base + 100 + i, number + i) for i in range(routers)),
             tuple(base + i for i in range(caches)),
         ),
         capabilities=Capabilities(ForwardingMethod.GRE, AssignmentMethod.HASH, PacketReturnMethod.GRE),
@@ -50,9 +64,12 @@ def walk(datagram: bytes) -> int:
 
 def cases() -> Iterator[Case]:
     """Decode, decode with digest, encode."""
-    for name, routers, caches in (("squid", 1, 0), ("450", 21, 32)):
-        # Distinct datagrams: nothing that remembers the last one may help.
-        datagrams = [here_i_am(routers, caches, receive_id) for receive_id in range(1, REPEAT + 1)]
+    for name, routers, caches, stranger in (
+        ("squid", 1, 0, False),
+        ("450", 21, 32, False),
+        ("450_strangers", 21, 32, True),
+    ):
+        datagrams = [here_i_am(routers, caches, number, stranger=stranger) for number in range(1, REPEAT + 1)]
         bare = microseconds(Each(datagrams, walk), REPEAT)
         decode = microseconds(Each(datagrams, decode_message), REPEAT)
         signed = microseconds(Each(datagrams, lambda each: check_digest(each, PASSWORD)), REPEAT)

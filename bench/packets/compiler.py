@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -26,20 +27,22 @@ def compiled(name: str) -> Path:
 
 
 def compile_program(source: Path, made: Path) -> None:
-    """Compile one file.
+    """Compile one file; whoever reads the object file meanwhile finds the old one or the new one.
 
     Raises:
         CompileError: See there.
     """
     made.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = made.with_suffix(f".{os.getpid()}")
     architecture = Path("/usr/include") / (sysconfig.get_config_var("MULTIARCH") or "")
     command = ["clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-isystem", str(architecture)]
     try:
         subprocess.run(  # noqa: S603 - our own files and nothing else
-            [*command, "-c", str(source), "-o", str(made)],
+            [*command, "-c", str(source), "-o", str(unfinished)],
             check=True, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise CompileError("there is no clang; `make setup` installs it") from error
     except subprocess.CalledProcessError as error:
         raise CompileError(error.stderr.strip()) from error
+    unfinished.replace(made)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from bench.case import Case
 from bench.packets.compiler import CompileError
 from bench.packets.frames import FLOWS
-from bench.packets.router import GATEWAY, ROUTER, Router
+from bench.packets.router import GATEWAY, ROUTER, LostPacketsError, Router
 from wccpd.dataplane.bpf.libbpf import LibBpf
 from wccpd.errors import KernelError
 
@@ -61,45 +61,72 @@ BASE: Final = (
 
 
 def cases(scenarios: Iterable[Scenario]) -> Iterator[Case]:
-    """Measure plain forwarding and these in one run."""
+    """Measure plain forwarding and these in one run; one that loses packets is left out of the rest of it."""
     wanted = (*BASE, *scenarios)
     if os.geteuid() != 0:
-        yield from _not_measured(wanted, "needs root: network namespaces and BPF")
-        return
-    try:
-        samples = _measure(wanted)
-    except (CompileError, KernelError) as error:
-        yield from _not_measured(wanted, str(error))
-        return
+        measured = _failed(wanted, "needs root: network namespaces and BPF")
+    else:
+        try:
+            measured = _measure(wanted)
+        except (CompileError, KernelError) as error:
+            measured = _failed(wanted, str(error))
+    plain = measured[PLAIN]
     for octets in FRAME_OCTETS:
         for scenario in wanted:
-            yield _case(scenario, octets, samples[scenario.name, octets], samples[PLAIN, octets])
+            yield _case(scenario, octets, measured[scenario.name], plain)
 
 
-def _measure(scenarios: Sequence[Scenario]) -> dict[tuple[str, int], list[float]]:
-    """Nanoseconds per packet, by scenario and size of frames, in the order of the rounds."""
+@dataclass(slots=True)
+class _Samples:
+    """What was measured of one scenario."""
+
+    nanoseconds: dict[int, list[float]]
+    """Per packet, by size of the frames, in the order of the rounds."""
+    fault: str = ""
+    """Why it was not measured."""
+
+
+def _failed(scenarios: Iterable[Scenario], fault: str) -> dict[str, _Samples]:
+    return {scenario.name: _Samples({}, fault) for scenario in scenarios}
+
+
+def _measure(scenarios: Sequence[Scenario]) -> dict[str, _Samples]:
+    """Samples by scenario."""
     library = LibBpf()
-    samples: dict[tuple[str, int], list[float]] = {
-        (scenario.name, octets): [] for scenario in scenarios for octets in FRAME_OCTETS
-    }
+    samples = {scenario.name: _Samples({octets: [] for octets in FRAME_OCTETS}) for scenario in scenarios}
     with ExitStack() as stack:
         routers = [(each, stack.enter_context(Router(library, each.name))) for each in scenarios]
         for scenario, router in routers:
             scenario.prepare(router)
-            router.send(FRAME_OCTETS[0], 2 * FLOWS, scenario.hops)
+            _take(samples[scenario.name], scenario, router, 2 * FLOWS)
+        for own in samples.values():
+            own.nanoseconds = {octets: [] for octets in FRAME_OCTETS}  # the first turn fills caches
         for number in range(ROUNDS):
             first = number % len(routers)
             for scenario, router in (*routers[first:], *routers[:first]):
-                for octets in FRAME_OCTETS:
-                    spent = router.send(octets, PACKETS, scenario.hops)
-                    samples[scenario.name, octets].append(spent)
+                _take(samples[scenario.name], scenario, router, PACKETS)
     return samples
 
 
-def _case(scenario: Scenario, octets: int, nanoseconds: list[float], plain: list[float]) -> Case:
-    ratio = median(base / own for own, base in zip(nanoseconds, plain, strict=True))
+def _take(samples: _Samples, scenario: Scenario, router: Router, packets: int) -> None:
+    """One turn of one scenario, at each size of frames."""
+    try:
+        for octets in FRAME_OCTETS:
+            if not samples.fault:
+                samples.nanoseconds[octets].append(router.send(octets, packets, scenario.hops))
+    except LostPacketsError as error:
+        samples.fault = str(error)
+
+
+def _case(scenario: Scenario, octets: int, own: _Samples, plain: _Samples) -> Case:
+    name = f"{scenario.name}_{octets}"
+    fault = own.fault or (plain.fault and f"{PLAIN}: {plain.fault}")
+    if fault:
+        return Case(name, "kpps", None, scenario.goal, plane=scenario.plane, reason=fault)
+    nanoseconds = own.nanoseconds[octets]
+    ratio = median(base / each for each, base in zip(nanoseconds, plain.nanoseconds[octets], strict=True))
     return Case(
-        name=f"{scenario.name}_{octets}",
+        name=name,
         unit="kpps",
         value=1e6 / median(nanoseconds),
         goal=scenario.goal,
@@ -109,9 +136,3 @@ def _case(scenario: Scenario, octets: int, nanoseconds: list[float], plain: list
         plane=scenario.plane,
         figures={"ns_least": min(nanoseconds), "ns_median": median(nanoseconds), "rounds": len(nanoseconds)},
     )
-
-
-def _not_measured(scenarios: Iterable[Scenario], reason: str) -> Iterator[Case]:
-    for octets in FRAME_OCTETS:
-        for each in scenarios:
-            yield Case(f"{each.name}_{octets}", "kpps", None, each.goal, plane=each.plane, reason=reason)

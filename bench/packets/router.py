@@ -28,6 +28,7 @@ from wccpd.dataplane.bpf.objects import BpfObject
 
 if TYPE_CHECKING:
     from wccpd.dataplane.bpf.libbpf import LibBpf
+    from wccpd.dataplane.bpf.programs import BpfProgram
 
 INGRESS: Final = "in"
 EGRESS: Final = "out"
@@ -55,26 +56,28 @@ class Router:
 
     def __init__(self, library: LibBpf, role: str) -> None:
         self.namespace = Namespace(role)
-        self._library = library
+        self.library = library
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.namespace)
             self._configure()
-            inject = stack.enter_context(BpfObject(self._library, compiled("inject")))
-            count = stack.enter_context(BpfObject(self._library, compiled("count")))
+            inject = stack.enter_context(BpfObject(self.library, compiled("inject")))
+            count = stack.enter_context(BpfObject(self.library, compiled("count")))
             inject.load()
             count.load()
             self._injector, self._injection = inject.program("inject"), inject.map("injection")
             self._counter, self._delivered = count.program("count"), count.map("delivered")
             self._ingress_index = self.namespace.call(lambda: socket.if_nametoindex(INGRESS))
-            self._egress_index = self.namespace.call(lambda: socket.if_nametoindex(EGRESS))
+            self.egress_index = self.namespace.call(lambda: socket.if_nametoindex(EGRESS))
             nothing = inject.program("nothing")
             self.namespace.call(
-                lambda: attach_xdp(self._library, self._ingress_index, nothing, XdpMode.NATIVE)
+                lambda: attach_xdp(self.library, self._ingress_index, nothing, XdpMode.NATIVE)
             )
-            self.namespace.call(lambda: self._attach(self._egress_index, Direction.EGRESS))
+            self.namespace.call(
+                lambda: attach_tc(self.library, self.egress_index, Direction.EGRESS, self._counter)
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -83,7 +86,11 @@ class Router:
 
     def drop_at_ingress(self) -> None:
         """Count and drop right where packets enter: what the harness itself costs."""
-        self.namespace.call(lambda: self._attach(self._ingress_index, Direction.INGRESS))
+        self.attach_at_ingress(self._counter)
+
+    def attach_at_ingress(self, program: BpfProgram) -> None:
+        """Give every packet to a tc program as soon as it is in."""
+        self.namespace.call(lambda: attach_tc(self.library, self._ingress_index, Direction.INGRESS, program))
 
     def send(self, frame_octets: int, packets: int, hops: frozenset[int]) -> float:
         """Send packets through, evenly over all flows.
@@ -122,9 +129,6 @@ class Router:
             hop: sum(_TALLY.unpack(each)[0] for each in self._delivered.get_per_cpu(_KEY.pack(hop)))
             for hop in range(256)
         }
-
-    def _attach(self, device_index: int, direction: Direction) -> None:
-        attach_tc(self._library, device_index, direction, self._counter)
 
     def _configure(self) -> None:
         settings = (

@@ -15,8 +15,11 @@ from tests.contract.fake_stage import FakeStage
 from tests.contract.kernel_stage import KernelStage, Network
 from tests.contract.stage import Stage
 from tests.support.namespaces import Namespace
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.plan.policy import KernelSettings
 from wccpd.wire.enums import ForwardingMethod
 
+SETTINGS = KernelSettings(services=("web-cache", "60", "70", "80", "90"))
 FAKES = [pytest.param(("fake", function), id=f"fake-{function}") for function in ("xor", "jhash")]
 KERNELS = [
     pytest.param(("netlink", ForwardingMethod.L2), id="netlink-l2", marks=pytest.mark.netns),
@@ -51,7 +54,7 @@ def kernel(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelS
 
 def kernel_stage(network: Network, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
     """A stage that must be left as it was found."""
-    stage = KernelStage(network, make_plane, forwarding)
+    stage = KernelStage(network, lambda: LinuxDataPlane(SETTINGS), forwarding)
     yield stage
     faults = stage.remove().faults
     stage.close()

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from tests.contract.stage import LEASE_SECONDS, Fate, as_known_to_the_host, fate_of
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel
-from wccpd.dataplane.port import Applied, Wish
+from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.plan.decide import Packet
-from wccpd.plan.redirect import RedirectPlan
-from wccpd.plan.verdict import Counters
+from wccpd.plan.redirect import Path, RedirectPlan
 from wccpd.wire.enums import ForwardingMethod
 
 ICMP = 1
@@ -27,8 +26,19 @@ class FakeStage:
         self.forwarding = forwarding
         self.plane = FakeDataPlane(self.kernel, hash_function)
 
-    def bring_to(self, plan: RedirectPlan) -> Applied:
-        return self.plane.bring_to(Wish(plan))
+    @property
+    def hash_function(self) -> str:
+        return self.plane.hash_function
+
+    def bring_to(self, plan: RedirectPlan, *, leased: bool = True, faults: int = 0) -> Applied:
+        applied = self.plane.bring_to(Wish(plan))
+        assert len(applied.faults) == faults, applied.faults
+        if leased:
+            self.renew_lease()
+        return applied
+
+    def observe(self) -> Observation:
+        return self.plane.observe()
 
     def renew_lease(self, seconds: float = LEASE_SECONDS) -> None:
         self.plane.renew_lease(seconds)
@@ -46,14 +56,18 @@ class FakeStage:
 
     def send_all(self, packets: Sequence[Packet]) -> list[Fate]:
         function = self.plane.hash_function
-        return [fate_of(self.kernel.carry(as_known_to_the_host(each), function), each) for each in packets]
+        known = [as_known_to_the_host(each) for each in packets]
+        for each in known:
+            if each.sender is not None:
+                self.kernel.take_back(each.sender)
+        return [fate_of(self.kernel.carry(each, function), each) for each in known]
 
     def send_error(self, about: Packet) -> Fate:
         error = replace(as_known_to_the_host(about), protocol=ICMP, icmp_error=True)
         return fate_of(self.kernel.carry(error, self.plane.hash_function, about=about), error)
 
-    def counters(self) -> Counters:
-        return self.plane.observe().counters
+    def refuse(self, path: Path) -> None:
+        self.kernel.refused_paths.add(path)
 
     @property
     def damages(self) -> tuple[str, ...]:

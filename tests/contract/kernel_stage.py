@@ -12,11 +12,14 @@ import json
 import os
 import select
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
+from pathlib import Path
 
 from tests.contract.stage import (
+    BEYOND_THE_SPOKE,
     EXPIRED,
     FARM,
     LEASE_SECONDS,
@@ -43,10 +46,10 @@ from tests.contract.wires import (
 )
 from tests.support.namespaces import Namespace, run
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, SPOKE
-from wccpd.dataplane.port import Applied, DataPlane, Wish
+from wccpd.dataplane.port import Applied, DataPlane, Observation, Wish
 from wccpd.plan.decide import WCCP_PORT, Packet
-from wccpd.plan.redirect import TCP, UDP, Path, RedirectPlan
-from wccpd.plan.verdict import Counters
+from wccpd.plan.redirect import TCP, UDP, RedirectPlan
+from wccpd.plan.redirect import Path as RedirectPath
 from wccpd.wire.enums import ForwardingMethod
 
 PATIENCE_SECONDS = 10.0
@@ -54,13 +57,13 @@ ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
 SOL_PACKET = 263
 PACKET_IGNORE_OUTGOING = 23
-BEYOND_THE_SPOKE = IPv4Network("10.64.0.0/16")
-"""Routed to the spoke, as networks behind a Transit Gateway are."""
 ROUTER_MAC = {INGRESS: bytes.fromhex("020000000101"), FARM: bytes.fromhex("020000000201"),
               OUT: bytes.fromhex("020000000901")}  # fmt: skip
 PEER_MAC = {INGRESS: bytes.fromhex("020000000110"), FARM: bytes.fromhex("0200000002fe"),
             OUT: bytes.fromhex("020000000902")}  # fmt: skip
 SUBNETS = {INGRESS: "10.1.0.1/24", FARM: "10.2.0.1/24", OUT: "10.9.0.1/24"}
+NO_CACHE = IPv4Address("10.2.0.99")
+"""Somebody else on the segment of the caches."""
 CACHE_MAC = {cache: bytes.fromhex(f"0200000002{int(cache) & 0xFF:02x}") for cache in CACHES}
 _SENTINEL = IPv4Address("203.0.113.254")
 
@@ -71,14 +74,23 @@ class Network:
     def __init__(self, router: Namespace, world: Namespace) -> None:
         self.router, self.world = router, world
         self._wire_up()
+        self._load_gre()
         self._sockets = {device: world.call(lambda device=device: _listen(device)) for device in ROUTER_MAC}
         # Packets keep their order as long as one processor carries them.
         world.call(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
         self._identification = 0
+        self.at_first = self.state()
 
     def close(self) -> None:
         for sock in self._sockets.values():
             sock.close()
+
+    def _load_gre(self) -> None:
+        """Use GRE once, where there is any: its module makes fallback devices (gre0, ...) in every namespace."""
+        made = ["ip", "netns", "exec", self.router.name, "ip", "link", "add", "once", "type", "gre",
+                "local", "192.0.2.1", "remote", "192.0.2.2"]  # fmt: skip
+        if subprocess.run(made, capture_output=True, timeout=60, check=False).returncode == 0:
+            self.router.run("ip", "link", "delete", "once")
 
     def new_identification(self) -> int:
         self._identification = self._identification % 0xFFFF + 1
@@ -106,14 +118,10 @@ class Network:
 
     def state(self) -> dict[str, list[str]]:
         """All of the router's kernel that a data plane might touch."""
-        commands = {
-            "nft": ["nft", "-s", "list", "ruleset"],
-            "rules": ["ip", "rule", "list"],
-            "routes": ["ip", "route", "list", "table", "all"],
-            "links": ["ip", "-brief", "link"],
-            "sysctls": ["sysctl", "-a", "--pattern", r"^net\.ipv4\.(conf|ip_forward)"],
-        }
-        return {name: sorted(self.router.run(*command).splitlines()) for name, command in commands.items()}
+        listings = self.router.run("sh", "-c", "; echo ---; ".join(_LISTINGS.values()))
+        found = dict(zip(_LISTINGS, (each.splitlines() for each in listings.split("---\n")), strict=True))
+        found["sysctls"] = self.router.call(_settings)
+        return {name: sorted(lines) for name, lines in found.items()}
 
     def _received(self, patience_seconds: float) -> Iterator[tuple[str, Seen]]:
         devices = {sock.fileno(): (device, sock) for device, sock in self._sockets.items()}
@@ -135,7 +143,7 @@ class Network:
             self.router.run("ip", "address", "add", SUBNETS[device], "brd", "+", "dev", device)
             for namespace in (self.router, self.world):
                 namespace.run("ip", "link", "set", device, "up")
-        neighbours = {SPOKE: INGRESS, FAR: OUT, **dict.fromkeys(CACHES, FARM)}
+        neighbours = {SPOKE: INGRESS, FAR: OUT, **dict.fromkeys((*CACHES, NO_CACHE), FARM)}
         for address, device in neighbours.items():
             mac = CACHE_MAC.get(address, PEER_MAC[device]).hex(":")
             self.router.run("ip", "neigh", "add", str(address), "lladdr", mac, "dev", device)  # for good
@@ -156,14 +164,25 @@ class KernelStage:
         self.network = network
         self.forwarding = forwarding
         self._make_plane = make_plane
-        self.before = network.state()
+        self.before = network.at_first
         self.plane = network.router.call(make_plane)
 
     def close(self) -> None:
         self.network.router.call(self.plane.close)
 
-    def bring_to(self, plan: RedirectPlan) -> Applied:
-        return self.network.router.call(lambda: self.plane.bring_to(Wish(plan)))
+    @property
+    def hash_function(self) -> str:
+        return self.plane.hash_function
+
+    def bring_to(self, plan: RedirectPlan, *, leased: bool = True, faults: int = 0) -> Applied:
+        applied = self.network.router.call(lambda: self.plane.bring_to(Wish(plan)))
+        assert len(applied.faults) == faults, applied.faults
+        if leased:
+            self.renew_lease()
+        return applied
+
+    def observe(self) -> Observation:
+        return self.network.router.call(self.plane.observe)
 
     def renew_lease(self, seconds: float = LEASE_SECONDS) -> None:
         self.network.router.call(lambda: self.plane.renew_lease(seconds))
@@ -171,7 +190,7 @@ class KernelStage:
     def let_the_lease_run_out(self) -> None:
         self.renew_lease(0.2)
         until = time.monotonic() + PATIENCE_SECONDS
-        while self.network.router.call(self.plane.observe).leased:
+        while self.observe().leased:
             assert time.monotonic() < until, "the lease does not run out"
             time.sleep(0.05)
 
@@ -208,8 +227,10 @@ class KernelStage:
         seen = self.network.exchange([(about.device, frame)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
 
-    def counters(self) -> Counters:
-        return self.network.router.call(self.plane.observe).counters
+    def refuse(self, path: RedirectPath) -> None:
+        assert path.forwarding is ForwardingMethod.L2, (
+            "a router is in between, so the plane must refuse by itself"
+        )
 
     @property
     def damages(self) -> tuple[str, ...]:
@@ -259,13 +280,13 @@ def _fate(packet: Packet, sent: Seen, device: str, seen: Seen) -> Fate | None:
         if device != FARM or seen.destination == owner:
             return PASSED
         assert owner is not None, f"on the farm's wire to {seen.destination_mac.hex(':')}"
-        return Fate(Place.CACHE, Path(owner, ForwardingMethod.L2))
+        return Fate(Place.CACHE, RedirectPath(owner, ForwardingMethod.L2))
     if (carried := seen.gre_payload) is not None and _is_the_same(sent, carried[1]):
         header, inner = carried
         _assert_carried_whole(sent, inner)
         assert seen.source == ROUTER_ID, "caches know their router by the outer source"
         assert seen.destination_mac == CACHE_MAC[seen.destination]
-        return Fate(Place.CACHE, Path(seen.destination, ForwardingMethod.GRE), header)
+        return Fate(Place.CACHE, RedirectPath(seen.destination, ForwardingMethod.GRE), header)
     if (seen.source, seen.destination) == (sent.destination, sent.source) and packet.protocol == TCP:
         ports = sent.body[2:4] + sent.body[:2]
         if seen.protocol == TCP and seen.body[:4] == ports and seen.body[13] & RST:
@@ -301,6 +322,21 @@ def _sender_mac(packet: Packet) -> bytes:
 def _first_octets_of_answer(about: Packet) -> bytes:
     ports = about.destination_port.to_bytes(2) + about.source_port.to_bytes(2)
     return ports + (1).to_bytes(4)
+
+
+_LISTINGS = {
+    "nft": "nft -s list ruleset",
+    "rules": "ip rule list",
+    "routes": "ip -4 route list table all",
+    "links": "ip -brief link",
+}
+
+
+def _settings() -> list[str]:
+    """net.ipv4 settings of the namespace that the thread is in, those of devices for all that there are."""
+    base = Path("/proc/sys/net/ipv4")
+    files = [base / "ip_forward", *base.glob("conf/*/rp_filter"), *base.glob("conf/*/accept_local")]
+    return [f"{file.relative_to(base)} = {file.read_text().strip()}" for file in files]
 
 
 def _damages_of(listing: dict) -> Iterator[str]:

@@ -13,11 +13,11 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SERVER, SPOKE
-from wccpd.dataplane.port import Applied, DataPlane
+from tests.support.plans import CACHES, INGRESS, ROUTER_ID, ROUTER_INSIDE, SERVER, SPOKE, service
+from wccpd.dataplane.port import Applied, Observation
 from wccpd.plan.decide import Decision, Packet
-from wccpd.plan.redirect import TCP, Path, RedirectPlan
-from wccpd.plan.verdict import Counters, Verdict
+from wccpd.plan.redirect import TCP, Path, RedirectPlan, ServicePlan
+from wccpd.plan.verdict import Verdict
 from wccpd.wire.enums import ForwardingMethod
 
 FARM = "farm"
@@ -27,6 +27,8 @@ NETWORKS = {
     FARM: IPv4Network("10.2.0.0/24"),
     OUT: IPv4Network("10.9.0.0/24"),
 }
+BEYOND_THE_SPOKE = IPv4Network("10.64.0.0/16")
+"""Routed to the spoke, as networks behind a Transit Gateway are."""
 LOCAL = frozenset({ROUTER_INSIDE, ROUTER_ID, IPv4Address("10.9.0.1")})
 LEASE_SECONDS = 120.0
 _ports = itertools.count(20000)
@@ -54,6 +56,11 @@ class Fate:
     path: Path | None = None
     header: int | None = None
     """The redirect header, where it came by GRE."""
+
+    @property
+    def cache(self) -> IPv4Address | None:
+        """Where it was redirected to."""
+        return self.path.cache if self.path else None
 
     def __str__(self) -> str:
         how = "" if self.header is None else f" with {self.header:08x}"
@@ -83,13 +90,21 @@ def fate_of(decision: Decision, packet: Packet) -> Fate:
 class Stage(Protocol):
     """A data plane and the network that it is in."""
 
-    plane: DataPlane
-    forwarding: ForwardingMethod
-    """The method by which the stage's caches can be reached."""
-
-    def bring_to(self, plan: RedirectPlan) -> Applied:
-        """Have the plane make it so; the lease is left alone."""
+    @property
+    def hash_function(self) -> str:
+        """Of the plane."""
         ...
+
+    @property
+    def forwarding(self) -> ForwardingMethod:
+        """The method by which the stage's caches can be reached."""
+        ...
+
+    def bring_to(self, plan: RedirectPlan, *, leased: bool = True, faults: int = 0) -> Applied:
+        """Have the plane make it so with so many faults, and renew the lease if wished."""
+        ...
+
+    def observe(self) -> Observation: ...
 
     def renew_lease(self, seconds: float = LEASE_SECONDS) -> None: ...
 
@@ -111,7 +126,9 @@ class Stage(Protocol):
         """Have the sender of a packet complain by ICMP about the answer."""
         ...
 
-    def counters(self) -> Counters: ...
+    def refuse(self, path: Path) -> None:
+        """See to it that an L2 path to an address beyond the far side cannot be made."""
+        ...
 
     def damage(self, what: str) -> None:
         """Take away or replace a part of what is there: one of `damages`."""
@@ -121,6 +138,22 @@ class Stage(Protocol):
     def damages(self) -> tuple[str, ...]: ...
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied: ...
+
+
+def redirected(
+    stage: Stage, made: ServicePlan, cache: IPv4Address, bucket: int = 0, alternate: int | None = None
+) -> Fate:
+    """The fate of a packet that a service redirects, with the header that it ought to have."""
+    header = None
+    if stage.forwarding is ForwardingMethod.GRE:
+        flags = int(made.dynamic) | (2 if alternate is not None else 0)
+        header = flags << 24 | made.service_id << 16 | (alternate or 0) << 8 | bucket
+    return Fate(Place.CACHE, Path(cache, stage.forwarding), header)
+
+
+def everything_to(stage: Stage, name: str, cache: IPv4Address, **details: object) -> ServicePlan:
+    """A service whose buckets are all one cache's."""
+    return service(name, cache, forwarding=stage.forwarding, **details)
 
 
 def fresh(destination: IPv4Address = SERVER, port: int = 80, **details: object) -> Packet:
@@ -133,9 +166,8 @@ def as_known_to_the_host(packet: Packet) -> Packet:
     """The packet with what the routing of the stage's router knows of it."""
     broadcasts = {network.broadcast_address for network in NETWORKS.values()}
     unicast = packet.destination not in LOCAL | broadcasts | {IPv4Address("255.255.255.255")}
-    back = next((device for device, network in NETWORKS.items() if packet.source in network), OUT)
-    if packet.device == OUT and packet.source == FAR:
-        back = OUT
+    networks = [*NETWORKS.items(), (INGRESS, BEYOND_THE_SPOKE)]
+    back = next((device for device, network in networks if packet.source in network), OUT)
     return replace(packet, unicast=unicast, reverse_device=back)
 
 

@@ -226,6 +226,15 @@ def test_what_a_file_does_not_hold_is_named(sample: BpfObject) -> None:
         sample.program("nothing")
 
 
+def test_a_closed_object_is_refused_rather_than_followed(library: LibBpf, sample_path: Path) -> None:
+    opened = BpfObject(library, sample_path)
+    opened.close()
+    opened.close()
+    for use in (opened.load, lambda: opened.map("table"), lambda: opened.program("stamp")):
+        with pytest.raises(ValueError, match="is closed"):
+            use()
+
+
 def test_only_the_programs_that_are_wanted_are_loaded(library: LibBpf, sample_path: Path) -> None:
     with BpfObject(library, sample_path) as opened:
         opened.load_only(["other"])

@@ -13,11 +13,12 @@ import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from gre.tunnel import redirect_device
+from tests.support.daemon import wait_for
 from tests.support.namespaces import Namespace
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
@@ -124,6 +125,7 @@ def bench() -> Iterator[Bench]:
 
 
 SERVERS = [f"203.0.113.{host}" for host in range(10, 110)]
+ANSWERING = "203.0.113.111"
 
 
 def test_flows_are_divided_by_bucket_and_every_packet_is_counted(bench: Bench) -> None:
@@ -251,6 +253,18 @@ def test_a_host_that_does_not_forward_is_noticed(bench: Bench) -> None:
     assert not bench.observe().forwards
 
 
+def test_a_segment_whose_filter_would_drop_what_caches_return_is_noticed(bench: Bench) -> None:
+    bench.router.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.farm.rp_filter=0")
+    assert bench.observe().hindrances == ()
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert bench.observe().hindrances == (
+        "net.ipv4.conf.farm.rp_filter is strict: it drops what caches return by L2 "
+        "(remedy: sysctl -w net.ipv4.conf.farm.rp_filter=2)",
+    )
+    bench.router.run("sysctl", "-qw", "net.ipv4.conf.farm.rp_filter=2")
+    assert bench.observe().hindrances == ()
+
+
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:
     bench.router.run("ip", "tuntap", "add", "mode", "tun", "name", "point")
     bench.router.run("ip", "address", "add", "169.254.6.1/29", "dev", "point")
@@ -267,6 +281,21 @@ def test_a_cache_behind_a_router_that_asks_for_l2_has_no_path_and_that_is_said(b
         f"find path to {SECOND}: No route to host (it asked for L2 and is on no segment of this host)"
     ]
     assert [path.cache for path in applied.refused] == [SECOND]
+
+
+def live_flows(bench: Bench) -> dict[IPv4Address, int]:
+    return {path.cache: count for path, count in bench.router.call(bench.plane.live_flows).items()}
+
+
+def test_live_flows_are_counted_by_cache_and_ended_ones_are_not(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.send(SERVERS)
+    flows = live_flows(bench)
+    assert flows == {each: bench.redirected(cache=each) for each in (FIRST, SECOND)}
+    bench.far.run("ip", "address", "add", f"{ANSWERING}/32", "dev", "lo")
+    bench.send([ANSWERING])  # nobody listens: it is reset, and so ended
+    wait_for(lambda: bench.redirected() == len(SERVERS) + 1, "the packet was redirected")
+    wait_for(lambda: live_flows(bench) == flows, "the ended connection does not count")
 
 
 def test_a_closed_service_stays_closed_after_we_have_left(bench: Bench) -> None:

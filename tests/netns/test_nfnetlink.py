@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from bench.nfnetlink import ElementChange, ElementSocket, Field, Key
 from tests.support.namespaces import Namespace
-from wccpd.dataplane.nfnetlink import ELEMENTS_PER_MESSAGE, ElementChange, ElementSocket, Field, Key
 from wccpd.errors import KernelError
 
 pytestmark = pytest.mark.netns
@@ -130,10 +130,7 @@ def test_what_libnftables_added_is_removed_by_its_key(
 def test_more_elements_than_a_message_holds_are_one_transaction_still(
     namespace: Namespace, elements: ElementSocket
 ) -> None:
-    many = {
-        (host(number), host(number * 7), number & 0xFFFF, 80): number
-        for number in range(5 * ELEMENTS_PER_MESSAGE + 1)
-    }
+    many = {(host(number), host(number * 7), number & 0xFFFF, 80): number for number in range(9_000)}
     elements.change([ElementChange(*FLOWS, add=many)])
     assert listed(namespace, "flows") == many
     refused = [*many, (1, 2, 3, 4)]
@@ -142,6 +139,14 @@ def test_more_elements_than_a_message_holds_are_one_transaction_still(
     assert listed(namespace, "flows") == many
     elements.change([ElementChange(*FLOWS, remove=list(many))])
     assert listed(namespace, "flows") == {}
+
+
+def test_the_widest_key_that_nft_can_name_fits(namespace: Namespace, elements: ElementSocket) -> None:
+    fields = 5
+    namespace.run("nft", f"add map ip wccpd wide {{ type {' . '.join(['ipv4_addr'] * fields)} : mark; }}")
+    many = {tuple(host(number + place) for place in range(fields)): number for number in range(3_000)}
+    elements.change([ElementChange("wide", (Field.NETWORK_32,) * fields, Field.HOST_32, add=many)])
+    assert listed(namespace, "wide") == many
 
 
 @pytest.mark.parametrize(

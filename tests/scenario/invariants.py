@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.outputs import Output, Send
+from wccpd.protocol.readout import fresh_view
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, OnLoss, ServiceSettings
 from wccpd.protocol.view import AssignedBy, CacheState, GroupView
@@ -43,7 +44,9 @@ class Watch:
 
     def shows(self) -> None:
         """Check the view, and what became of the last one; to be called after every step."""
-        for group in self.router.view().groups:
+        shown = self.router.view().groups
+        assert shown == tuple(fresh_view(group) for group in self.router.groups.values()), "an old view"
+        for group in shown:
             consistent(group, self.settings[group.key])
             before = self.before.get(group.key)
             if before is not None:

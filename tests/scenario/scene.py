@@ -18,7 +18,8 @@ from wccpd.protocol.outputs import (
     RungChanged,
     Send,
 )
-from wccpd.protocol.resume import dump, restore
+from wccpd.protocol.record import dump
+from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import EngineSettings, ServiceSettings
 from wccpd.protocol.view import CacheState, GroupView

@@ -64,7 +64,7 @@ def hello_with(cache: ScriptedCache, *rows: RouterIdReceiveId) -> bytes:
     message = HereIAm(
         service=cache.service,
         identity=WebCacheIdentity(cache.address, HashAssignment(weight=cache.weight)),
-        view=CacheView(1, rows, ()),
+        view=CacheView.of(1, rows, ()),
         capabilities=cache.capabilities,
     )
     return encode_message(message, password=cache.password)

@@ -84,19 +84,23 @@ def service(
 
 
 def plan(*services: ServicePlan, **details: object) -> RedirectPlan:
-    """A plan in which every path has a slot and every cache of one may return by L2 and GRE."""
+    """A plan in which every path has a slot, and each cache returns by the method by which it is sent."""
     ways = sorted({way for each in services for way in each.paths.values()}, key=str)
-    both = frozenset({PacketReturnMethod.GRE, PacketReturnMethod.L2})
     made: dict[str, object] = {
         "router_id": ROUTER_ID,
         "ingress": (INGRESS,),
         "services": services,
         "caches": frozenset(CACHES),
-        "returns": {way.cache: both for way in ways},
-        "slots": {way: slot for slot, way in enumerate(ways, 1)},
+        "returns": {way.cache: frozenset({PacketReturnMethod(way.forwarding)}) for way in ways},
+        "slots": {way: slot_of(way) for way in ways},
         **details,
     }
     return RedirectPlan(**made)  # type: ignore[arg-type]
+
+
+def slot_of(way: Path) -> int:
+    """A path has the same number in every plan, as it has in the field while it is there."""
+    return (int(way.cache) & 0x7F) << 1 | (way.forwarding is ForwardingMethod.GRE)
 
 
 def permit(**match: object) -> AclLine:

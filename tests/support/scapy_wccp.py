@@ -217,6 +217,9 @@ class Capability(_Component):
         ShortEnumField("type", 1, {1: "forwarding", 2: "assignment", 3: "packet return"}),
         ShortField("length", None),
         ConditionalField(XIntField("value", 0), lambda p: p.type != EMPTY),
+        ConditionalField(
+            StrLenField("filling", b"", length_from=lambda p: p.length), lambda p: p.type == EMPTY
+        ),
     ]
 
 

@@ -72,7 +72,7 @@ class ScriptedCache:
                 data if self.mask is None else MaskAssignment((MaskValueSet(self.mask),), self.weight),
                 self.flags,
             ),
-            view=CacheView(1, (RouterIdReceiveId(router, receive_id),), ()),
+            view=CacheView.of(1, (RouterIdReceiveId(router, receive_id),), ()),
             capabilities=self.capabilities,
             commands=command,
         )

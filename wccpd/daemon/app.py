@@ -21,15 +21,16 @@ from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
-from wccpd.daemon.wccp import WccpSpeaker
+from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
 from wccpd.protocol.router import Router
-from wccpd.status.build import Sources, build_status
+from wccpd.status.build import Sources, build_services, build_status
 from wccpd.status.client import UnreachableError, fetch
 from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
+        self._inspection = InspectionLedger()
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
         self._bgp = BgpSide(config)
@@ -173,7 +175,8 @@ class _Daemon:
         await self._reconciler.leave()
         await self._bgp.remove_routes()
         await self._reconciler.close()
-        self._memory.save(self._wccp.router)
+        await self._memory.save(self._wccp.router)
+        self._memory.close()
         left = _left_behind(self._reconciler, self._bgp)
         for fault in left:
             log.error("not_removed", reason=fault)
@@ -201,6 +204,12 @@ class _Daemon:
             log.info("kernel_recovered")
         if done.applied.devices_changed:
             self._bgp.devices_changed()
+        self._note_inspection(time.monotonic())
+
+    def _note_inspection(self, now: float) -> None:
+        """Log where a service begins or ends to be inspected."""
+        for event in self._inspection.update(build_services(self._sources(now)), now):
+            report(event)
 
     def _kernel_faults(self, now: float) -> tuple[str, ...]:
         """Everything that keeps the kernel from redirecting as it should, in words."""
@@ -212,26 +221,27 @@ class _Daemon:
             if last.observation.forwards
             else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
         )
-        return (*silent, *still, *self._faults)
+        return (*silent, *still, *last.observation.hindrances, *self._faults)
 
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
         await self._reconciler.refresh()
         now = time.monotonic()
+        return build_status(self._sources(now), now)
+
+    def _sources(self, now: float) -> Sources:
         faults = self._kernel_faults(now)
-        return build_status(
-            Sources(
-                router=self._router_status(now, "; ".join(faults)),
-                policy=self._policy,
-                view=self._wccp.router.view(),
-                device_prefix=self._config.kernel.device_prefix,
-                observation=self._reconciler.last.observation,
-                kernel_faults=faults,
-                bgp=self._bgp.status(now),
-                refused=tuple(self._refusals(now)),
-                drained=self._reconciler.drained,
-            ),
-            now,
+        return Sources(
+            router=self._router_status(now, "; ".join(faults)),
+            policy=self._policy,
+            device_prefix=self._config.kernel.device_prefix,
+            view=self._wccp.router.view(),
+            observation=self._reconciler.last.observation,
+            kernel_faults=faults,
+            bgp=self._bgp.status(now),
+            refused=tuple(self._refusals(now)),
+            drained=self._reconciler.drained,
+            uninspected_seconds=self._inspection.seconds(now),
         )
 
     def _router_status(self, now: float, fault: str) -> RouterStatus:

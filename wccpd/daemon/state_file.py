@@ -1,16 +1,20 @@
 """The engine's memory across restarts, as a JSON file in the state directory.
 
-Written whole to a temporary file and renamed, so that a reader sees the old or the new state, never half.
-Not synced to disk: after a reboot it is not resumed anyway.
+Written whole to a temporary file, synced and renamed, so that a reader sees the old or the new state, never half,
+even after a power cut.
 A file that cannot be read, parsed or believed is set aside under another name, with a reason for the log.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FORMAT = 1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -32,21 +36,25 @@ class StateFile:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "engine.json"
 
-    def save(self, state: dict[str, Any], now: float) -> None:
+    def save(self, groups: Iterable[str], now: float) -> None:
         """Replace the file.
 
         Args:
-            state: JSON-able engine state.
+            groups: JSON text of each group of the engine.
             now: Monotonic seconds, comparable across processes of one boot.
 
         Raises:
             OSError: Disk full, read-only, no such directory.
         """
-        document = {"format": FORMAT, "boot_id": _boot_id(), "saved_at": now, "engine": state}
+        head = json.dumps({"format": FORMAT, "boot_id": _boot_id(), "saved_at": now})
         temporary = self.path.with_suffix(".tmp")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(document, file)
+            file.write(head.removesuffix("}") + ', "engine": {"groups": [')
+            file.write(", ".join(groups))
+            file.write("]}}")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(self.path)
 
     def load(self, now: float) -> Loaded:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from wccpd.protocol.outputs import Event, Output
     from wccpd.protocol.router import Router
+    from wccpd.status.inspection import InspectionEvent
 
 log = structlog.get_logger("wccpd.wccp")
 
@@ -112,7 +113,7 @@ class WccpSpeaker:
             )
 
 
-def report(event: Event) -> None:
+def report(event: Event | InspectionEvent) -> None:
     """One line in the log for a change of state. The event's name is its type in snake case."""
     name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     fields = {key: str(value) for key, value in asdict(event).items() if key != "service"}

@@ -8,6 +8,7 @@ compared with a wish piece by piece, refused piece by piece and damaged piece by
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,11 @@ class FakeKernel:
             returned=dict(self._returned),
         )
 
+    def live_flows(self) -> dict[Path, int]:
+        """How many flows are pinned to each path that is there."""
+        pinned = Counter(pin.path for pin in self._pins.values())
+        return {path: pinned[path] for path in self.slots if pinned[path]}
+
     def forget_counts(self, before: Mapping[Name, Object]) -> None:
         """Let counters go with what they count: services, redirect lists and everything else."""
         services = {name.what for name in self.objects if name.kind == "service"}
@@ -203,23 +209,31 @@ class FakeDataPlane:
         """Take the wish over, but for what is refused."""
         self._refuse_what_is_not_ours()
         wished = dict(self._objects(wish))
-        faults = [error for name in list(wished) if (error := self._refuse(name, wished))]
-        applied = self._replace(wished, tuple(faults))
-        return replace(applied, refused=frozenset(wish.plan.slots) - frozenset(self.kernel.slots))
+        refusals = {name: error for name in wished if (error := self._refusal(wished[name]))}
+        refused = frozenset(each.path for name in refusals if isinstance(each := wished.pop(name), Way))
+        return replace(self._replace(wished, tuple(refusals.values())), refused=refused)
 
     def renew_lease(self, seconds: float) -> None:
         """Let the redirect be valid for so long from now."""
         self.kernel.leased_until = self.kernel.clock() + seconds
 
+    def live_flows(self) -> Mapping[Path, int]:
+        """Pins to paths that are there."""
+        return self.kernel.live_flows()
+
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
-        """Take everything away, but for services of `keep_closed` whose mode is not open."""
+        """Take everything away, but for services of `keep_closed` whose mode is not open.
+
+        What is asked before such a service stays too, since it would else get their packets.
+        """
         self._refuse_what_is_not_ours()
         self.kernel.leased_until = 0.0
         kept: dict[Name, Object] = {}
-        closed = [each for each in keep_closed.services if each.mode is not Mode.OPEN] if keep_closed else []
-        if keep_closed and closed:
-            kept[POLICY] = replace(keep_closed, services=(), slots={}, returns={})
-            kept |= {Name("service", each.name): replace(each, paths={}) for each in closed}
+        if keep_closed is not None:
+            closed = [place for place, each in enumerate(keep_closed.services) if each.mode is not Mode.OPEN]
+            for service in keep_closed.services[: max(closed, default=-1) + 1]:
+                kept[POLICY] = replace(keep_closed, services=(), slots={}, returns={}, caches=frozenset())
+                kept[Name("service", service.name)] = replace(service, paths={})
         return self._replace(kept, ())
 
     def close(self) -> None:
@@ -231,7 +245,7 @@ class FakeDataPlane:
         changes = tuple(_changes(before, wished))
         if not changes and list(before) != list(wished):
             changes = ("order services",)
-        tunnels = any(name.kind == "tunnel" and before.get(name) != wished[name] for name in wished)
+        tunnels = any(name.kind == "tunnel" and before.get(name) != each for name, each in wished.items())
         return Applied(changes, tunnels, faults)
 
     def _objects(self, wish: Wish) -> Iterator[tuple[Name, Object]]:
@@ -247,18 +261,14 @@ class FakeDataPlane:
         for service in plan.services:
             yield Name("service", service.name), service
 
-    def _refuse(self, name: Name, wished: dict[Name, Object]) -> KernelError | None:
-        """Leave out of the wish what is refused, and say why."""
-        made = wished[name]
+    def _refusal(self, made: Object) -> KernelError | None:
+        """Why an object cannot be made."""
         device = made.device if isinstance(made, Way) else made if isinstance(made, GreDevice) else None
         if device is not None and device.name in self.kernel.refused_devices:
-            error = KernelError(f"GRE device {device.name}", "configure", errno.EEXIST)
-        elif isinstance(made, Way) and made.path in self.kernel.refused_paths:
-            error = KernelError(str(name), "add", errno.ENETUNREACH)
-        else:
-            return None
-        del wished[name]
-        return error
+            return KernelError(f"GRE device {device.name}", "configure", errno.EEXIST)
+        if isinstance(made, Way) and made.path in self.kernel.refused_paths:
+            return KernelError(f"path to {made.path.cache}", "add", errno.EHOSTUNREACH)
+        return None
 
     def _refuse_what_is_not_ours(self) -> None:
         if self.kernel.occupied:

@@ -18,6 +18,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 import gre.link
 from gre.tunnel import redirect_device_name
+from wccpd.dataplane.conntrack import Conntrack
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.rtnetlink import RouteSocket
@@ -30,7 +31,7 @@ from wccpd.plan.diff import Observed, Operations, diff
 from wccpd.plan.model import DesiredState, MarkRule, TableRoute
 from wccpd.plan.redirect import Mode, Path, RedirectPlan
 from wccpd.plan.verdict import Count, Counters
-from wccpd.wire.enums import ForwardingMethod
+from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 AF_INET = 2
 ARPHRD_ETHER = 1
+IPV4_CONF = FilePath("/proc/sys/net/ipv4/conf")
 IP_FORWARD = FilePath("/proc/sys/net/ipv4/ip_forward")
 NEIGHBOUR_ANSWERED = 0xDE
 """NUD_REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT (linux/neighbour.h): its link-layer address is known."""
@@ -63,12 +65,15 @@ class LinuxDataPlane:
         self._tables = range(settings.table_base + 1, settings.table_base + MAX_SLOT + 1)
         self._compiled: Compiled | None = None
         self._ingress: tuple[str, ...] = ()
+        self._segments: frozenset[str] = frozenset()
+        """Devices by which caches return frames."""
         self._lease_seconds = 0.0
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
             self._nft = Nft(settings.nft_table)
         self._has_tproxy = self._nft.takes_rule("meta l4proto tcp tproxy to :1")
         self._route_socket = RouteSocket()
+        self._conntrack = Conntrack()
 
     # -- the port ------------------------------------------------------------------------------------
 
@@ -82,6 +87,7 @@ class LinuxDataPlane:
             slots=self._slots(observed),
             counters=self._counters(observed),
             forwards=forwards,
+            hindrances=tuple(map(_strict_words, filter(_is_strict, sorted(self._segments)))),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
         )
 
@@ -119,6 +125,13 @@ class LinuxDataPlane:
         if self._compiled is not None:
             self._nft.run(self._lease_lines())
 
+    def live_flows(self) -> Mapping[Path, int]:
+        """See `DataPlane.live_flows`."""
+        marks = self._settings.marks
+        by_slot = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
+        paths = {marks.mark(slot=slot): path for path, slot in self._slots(self._observe()).items()}
+        return {paths[mark]: flows for mark, flows in by_slot.items() if mark in paths}
+
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""
         observed = self._observe()
@@ -144,6 +157,7 @@ class LinuxDataPlane:
         """Close the netlink sockets."""
         self._ipr.close()
         self._route_socket.close()
+        self._conntrack.close()
 
     # -- compiling -----------------------------------------------------------------------------------
 
@@ -172,6 +186,9 @@ class LinuxDataPlane:
         by_l2 = {path.cache for path in plan.slots if path.forwarding is ForwardingMethod.L2}
         with _kernel("route to caches", "look up"):
             links = {cache: link for cache in by_l2 if (link := self._link_to(cache)) is not None}
+        self._segments = frozenset(
+            link for cache, link in links.items() if PacketReturnMethod.L2 in plan.returns.get(cache, ())
+        )
         with _kernel("neighbours", "read"):
             macs = self._neighbours() if by_l2 or any(plan.returns.values()) else {}
         return Facts(
@@ -397,6 +414,25 @@ def adjacent_networks() -> tuple[IPv4Network, ...]:
             for message in ipr.get_addr(family=AF_INET)
             if message["index"] in ethernet
         )
+
+
+def _is_strict(device: str) -> bool:
+    """Whether reverse-path filtering drops what a cache returns by L2, under addresses that are elsewhere.
+
+    The kernel takes the greater of the device's and all's setting: 0 off, 1 strict, 2 loose (ip-sysctl).
+    """
+    settings = []
+    for name in ("all", device):
+        try:
+            settings.append(int((IPV4_CONF / name / "rp_filter").read_text()))
+        except OSError:
+            return False  # the device has just gone
+    return max(settings) == 1
+
+
+def _strict_words(device: str) -> str:
+    key = f"net.ipv4.conf.{device}.rp_filter"
+    return f"{key} is strict: it drops what caches return by L2 (remedy: sysctl -w {key}=2)"
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:

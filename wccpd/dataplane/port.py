@@ -39,6 +39,8 @@ class Observation:
     counters: Counters = field(default_factory=Counters)
     forwards: bool = True
     """net.ipv4.ip_forward: without it the kernel drops whatever is not for the host itself."""
+    hindrances: tuple[str, ...] = ()
+    """Settings of the host that keep the redirect from working, in words, each with its remedy."""
     leased: bool = False
     """Whether the lease is running: while it is not, every service is in its mode."""
 
@@ -85,6 +87,14 @@ class DataPlane(Protocol):
 
         Raises:
             KernelError: The kernel refused.
+        """
+        ...
+
+    def live_flows(self) -> Mapping[Path, int]:
+        """How many flows are pinned to each path; those that have none are absent, and so are ended connections.
+
+        Raises:
+            KernelError: It could not be read.
         """
         ...
 

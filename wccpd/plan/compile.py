@@ -31,7 +31,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP
-from wccpd.plan.service_chains import ServiceObjects
+from wccpd.plan.service_chains import ServiceObjects, pin_uninspected
 from wccpd.plan.verdict import Exemption
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from gre.tunnel import GreDevice
     from wccpd.plan.acl import LineCounter
     from wccpd.plan.policy import KernelSettings
-    from wccpd.plan.redirect import Path, RedirectPlan
+    from wccpd.plan.redirect import PacketMatch, Path, RedirectPlan
 
 assert KEYED_IPV4_HEADER & 0xFFFF == GRE_PROTOCOL_IPV4
 TCP_AND_IP_HEADER_BYTES = 40
 """Without options: what MSS leaves out (RFC 6691)."""
-BASE_CHAIN = "type filter hook {hook} priority -150; policy accept;"
+BASE_CHAIN = "type {kind} hook {hook} priority -150; policy accept;"
 """-150 is `mangle`: after connection tracking, before NAT."""
 
 
@@ -298,25 +298,29 @@ class _Table:
         yield rule(
             "fib daddr type != unicast", Exemption.NOT_UNICAST, "to the router, broadcast or multicast"
         )
-        yield rule(
-            f"ip saddr @{names.CACHES} fib saddr . iif oif exists",
-            Exemption.FROM_CACHE,
-            "from a cache, and from where it is",
-        )
+        if self._plan.caches:
+            yield rule(
+                f"ip saddr @{names.CACHES} fib saddr . iif oif exists",
+                Exemption.FROM_CACHE,
+                "from a cache, and from where it is",
+            )
         if self._l2_returns():
             yield NftRule(f"counter name ether saddr map @{names.RETURNED}", "returned by L2")
             yield rule(f"ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache")
-        yield rule(f"ip daddr @{names.CACHES}", Exemption.TO_CACHE, "to a cache")
-        yield rule(f"ip daddr @{names.NEVER}", Exemption.NEVER, "redirect.never")
+        if self._plan.caches:
+            yield rule(f"ip daddr @{names.CACHES}", Exemption.TO_CACHE, "to a cache")
+        if self._plan.never:
+            yield rule(f"ip daddr @{names.NEVER}", Exemption.NEVER, "redirect.never")
         yield rule("ip ttl < 2", Exemption.NO_HOP_LEFT, "no hop left")
-        yield rule(f"meta l4proto {UDP} th dport {WCCP_PORT}", Exemption.WCCP, "WCCP of others")
+        if any(_takes_wccp(service.match) for service in self._plan.services):
+            yield rule(f"meta l4proto {UDP} th dport {WCCP_PORT}", Exemption.WCCP, "WCCP of others")
 
     # -- chains that hooks lead to -------------------------------------------------------------------
 
     def _entry_chains(self) -> Iterator[NftChain]:
         marks = self._marks
         ours, foreign = f"meta mark & {marks.mask:#x}", f"meta mark & {marks.foreign_mask:#x}"
-        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules))
+        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules, *self._fallen()))
         yield NftChain(
             names.FRESH,
             rules=(
@@ -335,17 +339,30 @@ class _Table:
         )
         yield NftChain(
             names.PREROUTING,
-            BASE_CHAIN.format(hook="prerouting"),
+            BASE_CHAIN.format(kind="filter", hook="prerouting"),
             (
                 NftRule(f"iifname vmap @{names.LEASE}", "from the spokes, while the daemon lives"),
                 NftRule(f"iifname vmap @{names.INGRESS}", "from the spokes, while it does not"),
             ),
         )
-        yield NftChain("forward", BASE_CHAIN.format(hook="forward"), tuple(self._clamp()))
-        yield NftChain(
-            "output", "type route hook output priority -150; policy accept;", tuple(self._output())
-        )
-        yield self._postrouting()
+        for hook, rules in (
+            ("forward", tuple(self._clamp())),
+            ("postrouting", tuple(self._header_rewriting())),
+            ("output", tuple(self._output())),
+        ):
+            if rules:  # a hook costs every packet something, even with nothing to do
+                kind = "route" if hook == "output" else "filter"
+                yield NftChain(hook, BASE_CHAIN.format(kind=kind, hook=hook), rules)
+
+    def _fallen(self) -> Iterator[NftRule]:
+        """What fell through all services is forwarded."""
+        letting = [each for each in self.services if each.service.fallthrough and each.begins_uninspected]
+        if letting:
+            marks = self._marks
+            ours = f"meta mark & {marks.mask:#x}"
+            yield NftRule(f"{ours} != {marks.fallen:#x} accept", "no service took it")
+            yield NftRule(f"meta mark set meta mark & {marks.foreign_mask:#x}", "not to be seen outside")
+            yield pin_uninspected(marks, letting[-1].page)
 
     def _errors(self) -> Iterator[NftRule]:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
@@ -391,16 +408,23 @@ class _Table:
                 "what the cache may be sent; unpinned, so for all",
             )
 
-    def _postrouting(self) -> NftChain:
+    def _header_rewriting(self) -> Iterator[NftRule]:
+        if not self._gre_slots:
+            return
         # The source tells our own outer packet from a redirected one that is itself keyed GRE.
         marks = self._marks
-        rule = NftRule(
+        yield NftRule(
             f"meta mark & {marks.slot_mask:#x} != 0 ip saddr {self._plan.router_id} ip protocol gre "
             f"@th,0,32 {KEYED_IPV4_HEADER:#x} @th,0,32 set {WCCP_HEADER:#x} "
             f"@th,32,32 set meta mark & {marks.header_mask:#x} map @{names.HEADERS}",
             "the GRE key becomes the WCCP redirect header",
         )
-        return NftChain("postrouting", BASE_CHAIN.format(hook="postrouting"), (rule,))
+
+
+def _takes_wccp(match: PacketMatch) -> bool:
+    """Whether a service could take WCCP's own messages."""
+    takes_udp = match.protocol in {None, UDP}
+    return takes_udp and (not match.ports or match.source_ports or WCCP_PORT in match.ports)
 
 
 def _networks(networks: Iterable[IPv4Network]) -> frozenset[str]:

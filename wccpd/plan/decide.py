@@ -15,7 +15,7 @@ forwarded as the last that took it said. Each service that let it through has co
 kernel's routing. They are looked at only for packets that some service takes, in the order of `Exemption`. A packet
 is *from* a cache if its source is that of a known cache and the route back leads out of the device it came in by,
 so that no spoke gets past inspection under a cache's address; or if its frame came from the hardware address of a
-cache that returns packets by L2.
+usable cache that returns packets by L2 or is sent them so (2.01, 3.12.2 and 3.13.3).
 
 **Redirect list.** The first line that matches decides; what none matches is denied. A denied packet is forwarded
 whatever the mode.
@@ -25,32 +25,32 @@ through to other services then, since theirs has run out too.
 
 **Affinity** (where the service has it). A flow is pinned by what happened to its first packet:
 
-- to a path. While that path is still among those of any service, the flow goes there, whatever the buckets say. If
-  the cache has a path in the service that takes this packet, that one is used with this service's header and
-  counter: of a pair of services, each sees one direction of the same connection. Else the packet is counted and
-  labelled as the service's that pinned the flow, or, if that no longer has the path, the first that has.
+- to a path. While the service that pinned it has that path, the flow goes there, whatever the buckets say. If the
+  cache has a path in the service that takes this packet, that one is used, with this service's header and counter:
+  of a pair of services, each sees one direction of the same connection. Else the packet is labelled and counted as
+  the service's that pinned the flow.
 - to a path that is lost: with `LostFlows.RESET` a TCP packet is rejected (`Reason.LOST`). Else it is as a new flow.
-- as forwarded: only TCP, when it was forwarded as unassigned or denied while not pinned. In mode open such a
-  connection stays forwarded (`Reason.ESTABLISHED`), since redirecting it now would break it. In the other modes the
-  pin does not count.
+- as forwarded: a TCP connection that was not pinned when a service in mode open had it forwarded, as unassigned or
+  denied, and no service further down wanted it. While that service and the one that takes the packet are in mode
+  open, it stays forwarded (`Reason.ESTABLISHED`), since redirecting it now would break it.
 
-An ICMP error about a flow that is pinned to a path, on its way from client to server, goes along that path without
-list or match of its own, so that path MTU discovery of the proxy works; exemptions and lease hold for it too. Any
-other ICMP error is an ordinary packet, and none ever pins.
+An ICMP error about a flow that is pinned to a path, on its way from client to server, goes along that path as long as
+the lease is running, without exemptions, match or list, so that path MTU discovery of the proxy works. Any other ICMP
+error is an ordinary packet, and none ever pins.
 
 **New flows.** Hash: the owner of the primary bucket; or, if that has the A flag, the owner of the bucket of the
-alternate hash, whose own flag is ignored. Mask: the owner of the first value that the packet equals, set by set.
-Nobody, or a cache without a path: the mode decides. OPEN forwards (`Reason.UNASSIGNED`), CLOSED drops, REJECT
-answers with a TCP reset or ICMP "administratively prohibited".
+alternate hash, whose own flag is ignored. Ports that a packet does not have are left out of the hash. Mask: the owner
+of the first value that the packet equals, set by set. Nobody, or a cache without a path: the mode decides. OPEN
+forwards (`Reason.UNASSIGNED`), CLOSED drops, REJECT answers with a TCP reset or ICMP "administratively prohibited".
 
 **Redirect header**, of GRE only (protocol.md 5.1): dynamic flag, service ID, primary bucket, and where the A flag
 sent the packet on, the alternate flag and bucket; with masks both buckets are 0. A pinned flow's header has the
-primary bucket that pinned it if it is the pinning service's header, else 0, and never an alternate bucket.
+buckets that pinned it if it is the pinning service's header, else 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -68,16 +68,21 @@ from wccpd.plan.redirect import (
     Path,
 )
 from wccpd.plan.verdict import Exemption, Outcome, Reason, Verdict
-from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
+from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address
 
     from wccpd.plan.hashes import HashFunction
-    from wccpd.plan.redirect import AclLine, MaskAssignment, PacketMatch, RedirectPlan, ServicePlan
-
-WCCP_PORT = 2048
+    from wccpd.plan.redirect import (
+        AclLine,
+        HashFields,
+        MaskAssignment,
+        PacketMatch,
+        RedirectPlan,
+        ServicePlan,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +122,14 @@ class Packet:
 class Pin:
     """What a flow is held to while it lives."""
 
-    service: str = ""
-    """The service that pinned it; empty if it was forwarded."""
+    service: str
+    """The service that pinned it."""
     path: Path | None = None
     """None: it was forwarded."""
     bucket: int = 0
     """The primary bucket that it was in; 0 with masks."""
-
-
-FORWARDED = Pin()
-"""The pin of a TCP connection that began without a cache."""
+    alternate_bucket: int | None = None
+    """The alternate one, if the primary one had the A flag."""
 
 
 class Missed(StrEnum):
@@ -266,9 +269,8 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
         case Exemption.NOT_UNICAST:
             return not packet.unicast or packet.destination.is_multicast
         case Exemption.FROM_CACHE:
-            returns = plan.returns.get(packet.sender, frozenset()) if packet.sender else frozenset()
             straight = packet.reverse_device in {None, packet.device}
-            return (packet.source in plan.caches and straight) or PacketReturnMethod.L2 in returns
+            return (packet.source in plan.caches and straight) or _is_from_neighbour(plan, packet.sender)
         case Exemption.TO_CACHE:
             return packet.destination in plan.caches
         case Exemption.NEVER:
@@ -277,6 +279,13 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
             return packet.ttl <= 1
         case Exemption.WCCP:
             return packet.protocol == UDP and packet.destination_port == WCCP_PORT
+
+
+def _is_from_neighbour(plan: RedirectPlan, sender: IPv4Address | None) -> bool:
+    """Whether frames of a cache are known by its hardware address."""
+    if sender is None or sender not in plan.returns:
+        return False
+    return PacketReturnMethod.L2 in plan.returns[sender] or Path(sender, ForwardingMethod.L2) in plan.slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +313,13 @@ class _Case:
     def ask_about_error(self) -> tuple[Asked, ...]:
         """Where an ICMP error about a pinned flow goes; empty if the packet is no such error."""
         pin = self.pinned
-        if not self.packet.icmp_error or pin is None or pin.path is None:
+        if not self.packet.icmp_error or not self.leased or pin is None or pin.path is None:
             return ()
-        carrier = self._carrier(pin, pin.path)
+        carrier = self._service_with(pin.service, pin.path)
         if carrier is None:
             return ()
         return tuple(
-            self._exempt(service) or self._lapsed(service, None) or self._redirected(service, pin.path, None)
+            self._redirected(service, pin.path, None, pin)
             if service is carrier
             else Asked(service.name, Missed.NOT_ASKED)
             for service in self.plan.services
@@ -323,14 +332,10 @@ class _Case:
         if outcome is None or not service.affinity or self.packet.icmp_error:
             return self.pinned
         if said.lookup is not None and said.path is not None:
-            bucket = said.lookup.bucket if isinstance(said.lookup, HashLookup) else 0
-            return Pin(service.name, said.path, bucket)
-        began_without = outcome.verdict is Verdict.FORWARDED and outcome.reason in {
-            Reason.UNASSIGNED,
-            Reason.DENIED,
-        }
-        if began_without and self.pinned is None and self.packet.protocol == TCP:
-            return FORWARDED
+            return Pin(service.name, said.path, *_buckets(said.lookup))
+        goes_on = service.mode is Mode.OPEN and outcome.reason in {Reason.UNASSIGNED, Reason.DENIED}
+        if goes_on and self.pinned is None and self.packet.protocol == TCP:
+            return Pin(service.name)
         return self.pinned
 
     def _ask(self, service: ServicePlan) -> Asked:
@@ -361,73 +366,60 @@ class _Case:
         if pin is None or self.packet.icmp_error:
             return None
         if pin.path is None:
-            if is_tcp and service.mode is Mode.OPEN:
+            if service.mode is Mode.OPEN and self._is_open(pin.service):
                 return self._not_redirected(service, Verdict.FORWARDED, Reason.ESTABLISHED, line)
             return None
-        carrier = self._carrier(pin, pin.path)
+        carrier = self._service_with(pin.service, pin.path)
         if carrier is None:
             if is_tcp and service.lost_flows is LostFlows.RESET:
                 return self._not_redirected(service, Verdict.REJECTED, Reason.LOST, line)
             return None
-        own = service.paths.get(pin.path.cache)
-        if own is not None:
-            return self._redirected(service, own, line)
-        return self._redirected(carrier, pin.path, line, asked=service)
+        if carrier is not service and pin.path.cache in service.paths:
+            return self._redirected(service, service.paths[pin.path.cache], line, Pin(service.name))
+        return replace(self._redirected(carrier, pin.path, line, pin), service=service.name)
 
     def _ask_assignment(self, service: ServicePlan, line: int | None) -> Asked:
         """A new flow."""
         lookup: HashLookup | MaskLookup
         if isinstance(service.assignment, HashAssignment):
-            lookup = _look_up_bucket(service.assignment, self.packet.fields, self.hash_function)
+            lookup = _look_up_bucket(service.assignment, self.packet, self.hash_function)
         else:
             lookup = _look_up_value(service.assignment, self.packet.fields)
         path = service.paths.get(lookup.owner) if lookup.owner is not None else None
         if path is None:
             verdict = _VERDICTS[service.mode]
             return self._not_redirected(service, verdict, Reason.UNASSIGNED, line, lookup)
-        return self._redirected(service, path, line, lookup=lookup)
+        return self._redirected(service, path, line, lookup)
 
-    def _carrier(self, pin: Pin, path: Path) -> ServicePlan | None:
-        """The service that still has the path of a pin: the one that pinned, else the first."""
-        having = [service for service in self.plan.services if service.paths.get(path.cache) == path]
-        return next((service for service in having if service.name == pin.service), next(iter(having), None))
+    def _service_with(self, name: str, path: Path) -> ServicePlan | None:
+        """The service of that name, if it has the path."""
+        return next(
+            (each for each in self.plan.services if each.name == name and path in each.paths.values()), None
+        )
+
+    def _is_open(self, name: str) -> bool:
+        return any(each.name == name and each.mode is Mode.OPEN for each in self.plan.services)
 
     def _redirected(
-        self,
-        service: ServicePlan,
-        path: Path,
-        line: int | None,
-        *,
-        lookup: HashLookup | MaskLookup | None = None,
-        asked: ServicePlan | None = None,
+        self, service: ServicePlan, path: Path, line: int | None, why: HashLookup | MaskLookup | Pin
     ) -> Asked:
-        """Send by a path of `service`, whichever service was asked."""
         header = None
         if path.forwarding is ForwardingMethod.GRE:
+            bucket, alternate_bucket = _buckets(why)
             header = redirect_header(
                 dynamic=service.dynamic,
                 service_id=service.service_id,
-                bucket=self._bucket(service, lookup),
-                alternate_bucket=lookup.alternate_bucket if isinstance(lookup, HashLookup) else None,
+                bucket=bucket,
+                alternate_bucket=alternate_bucket,
             )
         return Asked(
-            (asked or service).name,
+            service.name,
             acl_line=line,
-            lookup=lookup,
+            lookup=None if isinstance(why, Pin) else why,
             outcome=Outcome(service.name, Verdict.REDIRECTED, cache=path.cache),
             path=path,
             header=header,
         )
-
-    def _bucket(self, service: ServicePlan, lookup: HashLookup | MaskLookup | None) -> int:
-        """The primary bucket for a header of `service`."""
-        match lookup:
-            case HashLookup(bucket=bucket):
-                return bucket
-            case MaskLookup():
-                return 0
-            case None:
-                return self.pinned.bucket if self.pinned and self.pinned.service == service.name else 0
 
     def _not_redirected(
         self,
@@ -453,6 +445,11 @@ _VERDICTS = {
     Mode.CLOSED: Verdict.DROPPED,
     Mode.REJECT: Verdict.REJECTED,
 }
+
+
+def _buckets(why: HashLookup | MaskLookup | Pin) -> tuple[int, int | None]:
+    """The primary and the alternate bucket that a redirect header shows."""
+    return (0, None) if isinstance(why, MaskLookup) else (why.bucket, why.alternate_bucket)
 
 
 def _missed(match: PacketMatch, packet: Packet) -> Missed | None:
@@ -481,14 +478,17 @@ def _first_line(acl: tuple[AclLine, ...], packet: Packet) -> int | None:
     return None
 
 
-def _look_up_bucket(
-    assignment: HashAssignment, fields: FlowFields, hash_function: HashFunction
-) -> HashLookup:
-    bucket = hash_function(assignment.primary, fields)
+def _look_up_bucket(assignment: HashAssignment, packet: Packet, hash_function: HashFunction) -> HashLookup:
+    def bucket_by(fields: HashFields) -> int:
+        if packet.protocol not in PORT_PROTOCOLS:
+            fields = fields._replace(source_port=False, destination_port=False)
+        return hash_function(fields, packet.fields)
+
+    bucket = bucket_by(assignment.primary)
     if bucket not in assignment.alternate_buckets:
-        return HashLookup(fields, bucket, None, assignment.owners[bucket])
-    alternate = hash_function(assignment.alternate, fields)
-    return HashLookup(fields, bucket, alternate, assignment.owners[alternate])
+        return HashLookup(packet.fields, bucket, None, assignment.owners[bucket])
+    alternate = bucket_by(assignment.alternate)
+    return HashLookup(packet.fields, bucket, alternate, assignment.owners[alternate])
 
 
 def _look_up_value(assignment: MaskAssignment, fields: FlowFields) -> MaskLookup:

@@ -55,6 +55,11 @@ class MarkLayout:
         """Set in prerouting while the lease is not running: a bucket of no page."""
         return self.mark(bucket=0xFF)
 
+    @property
+    def fallen(self) -> int:
+        """Set when a service let a packet through to those further down: another bucket of no page."""
+        return self.mark(bucket=0xFE)
+
     def mark(self, *, slot: int = 0, page: int = 0, bucket: int = 0) -> int:
         """Compose a mark; each part is 0 to 255."""
         return (bucket << 16 | page << 8 | slot) << self.shift

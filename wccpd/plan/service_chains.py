@@ -84,6 +84,11 @@ class ServiceObjects:
             for page in self.pages.all_of(self.service.name)
         }
 
+    @property
+    def begins_uninspected(self) -> bool:
+        """Whether a TCP connection that the service forwards is pinned to that."""
+        return self.service.affinity and self.service.mode is Mode.OPEN
+
     # -- objects -------------------------------------------------------------------------------------
 
     def acl(self) -> AclObjects | None:
@@ -173,7 +178,9 @@ class ServiceObjects:
 
     def _permitted(self) -> NftChain:
         name, service, marks = self.service.name, self.service, self.marks
-        rules = [NftRule(f"meta mark & {marks.mask:#x} != 0 goto {names.lapsed(name)}", "no lease")]
+        rules = [
+            NftRule(f"meta mark & {marks.mask:#x} == {marks.lapsed:#x} goto {names.lapsed(name)}", "no lease")
+        ]
         if service.affinity:
             rules.append(
                 NftRule(f"ct mark & {marks.path_mask:#x} vmap @{names.pinned(name)}", "pinned flows")
@@ -207,19 +214,17 @@ class ServiceObjects:
                     f"{guard}{_bucket(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
                 )
             yield from self._marking(guard, fields, names.buckets(name), names.owners(name))
-        yield self._go_chosen()
 
     def _marking(self, guard: str, fields: HashFields, marks_map: str, owners_map: str) -> Iterator[NftRule]:
+        """Mark by the bucket and go; a packet beside a foreign mark takes one look-up more."""
         foreign = f"meta mark & {self.marks.foreign_mask:#x}"
         yield NftRule(
             f"{guard}{foreign} == 0 meta mark set {_bucket(fields)} map @{marks_map}", "bucket to mark"
         )
-        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
-
-    def _go_chosen(self) -> NftRule:
-        return NftRule(
+        yield NftRule(
             f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(self.service.name)}", "to a cache"
         )
+        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
 
     def _alternate_chain(self, table: HashAssignment, bucket: int) -> NftChain:
         """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
@@ -227,7 +232,6 @@ class ServiceObjects:
         rules: list[NftRule] = []
         for guard, fields in self._variants(table.alternate):
             rules += self._marking(guard, fields, names.alternate(name, bucket), names.owners(name))
-        rules.append(self._go_chosen())
         rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
         return NftChain(names.alternate(name, bucket), rules=tuple(rules))
 
@@ -276,17 +280,22 @@ class ServiceObjects:
         )
 
     def _forwarded(self, chain: str, reason: Reason, words: str) -> NftChain:
-        """Forward, and let a TCP connection that began so go on so."""
+        """Forward, and let a TCP connection that began so go on so.
+
+        Where a packet falls through, its connection is pinned only if no service further down redirects it.
+        """
         rules = []
-        if self.service.affinity and self.service.mode is Mode.OPEN:
+        if self.begins_uninspected and self.service.fallthrough:
             marks = self.marks
             rules.append(
                 NftRule(
-                    f"meta l4proto {TCP} ct mark & {marks.mask:#x} == 0 "
-                    f"ct mark set ct mark & {marks.foreign_mask:#x} | {marks.mark(page=self.page):#x}",
-                    "a connection that begins uninspected stays so",
+                    f"meta mark & {marks.mask:#x} != {marks.lapsed:#x} "
+                    f"meta mark set meta mark & {marks.foreign_mask:#x} | {marks.fallen:#x}",
+                    "falls through",
                 )
             )
+        elif self.begins_uninspected:
+            rules.append(pin_uninspected(self.marks, self.page))
         return NftChain(chain, rules=(*rules, self._forward(reason, words)))
 
     def _forward(self, reason: Reason, words: str) -> NftRule:
@@ -421,6 +430,15 @@ class ServiceObjects:
                 alternate_bucket=alternate,
             )
         )
+
+
+def pin_uninspected(marks: MarkLayout, page: int) -> NftRule:
+    """Pin a TCP connection to being forwarded: a page without a slot."""
+    return NftRule(
+        f"meta l4proto {TCP} ct mark & {marks.mask:#x} == 0 "
+        f"ct mark set ct mark & {marks.foreign_mask:#x} | {marks.mark(page=page):#x}",
+        "a connection that begins uninspected stays so",
+    )
 
 
 _VERDICTS = {Mode.OPEN: Verdict.FORWARDED, Mode.CLOSED: Verdict.DROPPED, Mode.REJECT: Verdict.REJECTED}

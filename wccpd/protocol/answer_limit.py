@@ -23,7 +23,7 @@ class AnswerLimit:
     def allows(self, now: float) -> bool:
         """Take one token, if there is one."""
         if self.at is not None:
-            self.tokens = min(BURST, self.tokens + (now - self.at) * PER_SECOND)
+            self.tokens = min(BURST, self.tokens + max(0.0, now - self.at) * PER_SECOND)
         self.at = now
         if self.tokens < 1:
             return False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wccpd.protocol.assignment import bucket_counts, bucket_vector
+from wccpd.protocol.assignment import bucket_vector
 from wccpd.protocol.capability import offer
 from wccpd.protocol.tables import MaskTable, is_assigned
 from wccpd.protocol.view import CacheState
 from wccpd.wire.assignments import AssignmentMap
 from wccpd.wire.components import CommandExtension, RouterIdentity, RouterQuery, RouterView
 from wccpd.wire.elements import Command
-from wccpd.wire.enums import CommandType
+from wccpd.wire.enums import MAX_ROUTERS, CommandType
 from wccpd.wire.messages import ISeeYou, RemovalQuery
 
 if TYPE_CHECKING:
@@ -75,8 +75,16 @@ def removal_query(group: Group, member: Member) -> RemovalQuery:
 
 
 def routers(group: Group) -> tuple[IPAddress, ...]:
-    """Routers that usable caches report, ourselves among them once one does (draft 5.6.5)."""
-    return tuple(sorted({router for member in group.usable_members() for router in member.routers}, key=int))
+    """Routers that usable caches report, ourselves among them once one does (draft 5.6.5).
+
+    Of more than 32 the lowest are shown, and ourselves: a longer list makes Traffic Server reject the message.
+    """
+    reported = {router for member in group.usable_members() for router in member.routers}
+    if len(reported) > MAX_ROUTERS:
+        ours = reported & {group.router_id}
+        others = sorted(reported - ours, key=int)
+        reported = {*ours, *others[: MAX_ROUTERS - len(ours)]}
+    return tuple(sorted(reported, key=int))
 
 
 def _service(group: Group, member: Member) -> ServiceInfo:
@@ -106,7 +114,7 @@ def _element(group: Group, member: Member) -> WebCacheIdentity:
 
     With mask assignment an assigned cache is shown without sets: Squid takes its element for 16 octets then.
     """
-    if member.address not in bucket_counts(group.table.owners):
+    if member.address not in group.table.counts:
         return member.identity.as_unassigned()
     if isinstance(group.table, MaskTable):
         return member.identity.as_assigned_mask()

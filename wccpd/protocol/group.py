@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member
+from wccpd.protocol.membership import Member, Place, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -49,11 +49,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv4Network
 
+    from wccpd.protocol.view import GroupView
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
-MAX_WAITING = 128
+MAX_WAITING = 1024
 """Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
 REMEMBERED_FORMS = 64
 """Caches whose I_SEE_YOU form is remembered after they left, so that they rejoin in one step."""
@@ -95,6 +96,8 @@ class Group:
         """Counts changes of what members say of themselves; the usable ones are shown to all."""
         self.multicast_at: float | None = None
         """When the next I_SEE_YOU goes to the group address."""
+        self.picture: GroupView | None = None
+        """What `readout` made of the group as it is now; None once something has changed."""
 
     @property
     def timers(self) -> Timers:
@@ -108,11 +111,14 @@ class Group:
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def admit(self, message: HereIAm, address: IPv4Address, now: float) -> Fault | tuple[Event, ...]:
+    def admit(
+        self, message: HereIAm, address: IPv4Address, now: float
+    ) -> Fault | tuple[Member, tuple[Event, ...]]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        self.picture = None
         known = self.members.get(address)
         if known is not None and known.message is message:
-            return ()
+            return known, ()
         if self._minor_version(message) is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
@@ -122,7 +128,7 @@ class Group:
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         if known is not None:
             known.service = message.service
-            return ()
+            return known, ()
         if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
         self._make_room()
@@ -130,7 +136,7 @@ class Group:
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
-        return (CacheSeen(self.settings.key, address),)
+        return member, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
@@ -146,7 +152,9 @@ class Group:
             longest = min(waiting, key=lambda member: member.last_heard)
             del self.members[longest.address]
 
-    def here_i_am(self, message: HereIAm, receive_id: int, member: Member, now: float) -> tuple[Event, ...]:
+    def here_i_am(
+        self, message: HereIAm, receive_id: int, member: Member, now: float, *, aside: bool = False
+    ) -> tuple[Event, ...]:
         """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
 
         Args:
@@ -154,6 +162,7 @@ class Group:
             receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
             member: The sender.
             now: Monotonic time in seconds.
+            aside: It came from another place than the member's own and echoes nothing, so it decides nothing.
         """
         repeated = member.message is message
         member.last_heard = now
@@ -161,12 +170,14 @@ class Group:
             self.multicast_at = self._next_multicast(now)
         if not repeated:
             self._read_version(message, member)
+        if aside:
+            return ()
         if not member.is_echo(receive_id):
             return self._unechoed(member)
         member.echoed(now)
         if repeated and member.state is CacheState.USABLE:
             return ()
-        routers = tuple(row.router_id for row in message.view.routers)
+        routers = message.view.router_ids
         if (member.identity, member.routers) != (message.identity, routers):
             member.identity, member.routers = message.identity, routers
             self.members_revision += 1
@@ -181,8 +192,8 @@ class Group:
 
     def echo_row(self, message: HereIAm) -> int | None:
         """Which row of its Cache View names us: the one whose Receive ID counts."""
-        rows = enumerate(message.view.routers)
-        return next((index for index, row in rows if row.router_id in self.addresses), None)
+        rows = enumerate(message.view.router_ids)
+        return next((index for index, router in rows if router in self.addresses), None)
 
     def sends(self, *members: Member) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
@@ -190,23 +201,23 @@ class Group:
         for member in members:
             member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
 
-    def sends_aside(self, member: Member) -> None:
+    def sends_aside(self, member: Member, place: Place) -> None:
         """The same for an I_SEE_YOU to another place than the one that the member echoes from."""
         self.receive_id = next_number(self.receive_id)
-        member.sent_aside(self.receive_id)
+        member.sent_aside(self.receive_id, place)
 
     def shown(self, member: Member) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
         numbers = self.change_number, self.key, self.members_revision
         return *numbers, self.table, self.definition, self.fixed, member.service
 
-    def withheld_answer(self, member: Member, now: float, *, aside: bool) -> Fault | None:
+    def withheld_answer(self, member: Member, place: Place, now: float) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
-        unusable = member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
-        if unusable and member.expected_ids and not self.settings.interop.answer_unusable:
+        if not self.settings.interop.answer_unusable and (
+            member.expected_ids and member.state in {CacheState.NEGOTIATING, CacheState.INCOMPATIBLE}
+        ):
             return Fault(Refusal.STALE_RECEIVE_ID, "not answered, as draft 4.3 has it")
-        limit = member.aside_limit if aside else member.limit
-        if not limit.allows(now):
+        if not member.limit_at(place).allows(now):
             return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
         return None
 
@@ -217,6 +228,7 @@ class Group:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
                 return self._flush(fault.detail)
             return fault
+        self.picture = None
         received = redirect_assign.table(message, self.usable)
         assert received is not None
         if not is_assigned(received) and self.settings.policy is AssignmentPolicy.AUTO:
@@ -338,6 +350,7 @@ class Group:
             last = member.last_echo if usable else member.last_heard
             if now < last + silence:
                 continue
+            self.picture = None
             del self.members[member.address]
             reason = f"no valid HERE_I_AM for {silence:g} s"
             events += self._gone(member, reason, now)
@@ -359,7 +372,7 @@ class Group:
         return tuple(due)
 
     def multicast(self, now: float) -> tuple[tuple[Member, ...], ...]:
-        """Members to be answered at the group address now, one batch per form of the answer."""
+        """Members to be answered at the group address now, a batch for each form of the answer and 32 of them."""
         if self.multicast_at is None or now < self.multicast_at:
             return ()
         waiting = [member for member in self.members.values() if member.multicast]
@@ -368,7 +381,11 @@ class Group:
         for member in waiting:
             form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
             batches.setdefault(form, []).append(member)
-        return tuple(tuple(batch) for batch in batches.values())
+        return tuple(
+            tuple(batch[start : start + MAX_CACHES])
+            for batch in batches.values()
+            for start in range(0, len(batch), MAX_CACHES)
+        )
 
     def _next_multicast(self, now: float) -> float:
         return now + self.timers.multicast_seconds * jitter(self.receive_id)
@@ -390,6 +407,7 @@ class Group:
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
         """Note that a cache became usable or is no longer."""
+        self.picture = None
         self.change_number = next_number(self.change_number)
         if not self.usable:
             self.fixed = None
@@ -424,12 +442,14 @@ class Group:
 
     def _flush(self, reason: str) -> tuple[Event, ...]:
         """Drop the assignment whole."""
+        self.picture = None
         self.flush_at = None
         self.key, self.designated = NO_KEY, None
         empty = HashTable() if self.method is AssignmentMethod.HASH else MaskTable()
         return self._replace(empty, AssignedBy.NOBODY, reason)
 
     def _router_assigns(self, reason: str) -> tuple[Event, ...]:
+        self.picture = None
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
@@ -442,6 +462,7 @@ class Group:
     def _replace(self, table: Table, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
         if table == self.table and assigned_by is self.assigned_by:
             return ()
+        self.picture = None
         before = self.table
         same = same_shape(before, table)
         moved = assignment.moved(before.owners, table.owners) if same else len(table.owners)
@@ -470,7 +491,8 @@ class Group:
 
     def usable_members(self) -> tuple[Member, ...]:
         """Usable caches by address."""
-        return tuple(self.members[address] for address in sorted(self.usable))
+        usable = [member for member in self.members.values() if member.state is CacheState.USABLE]
+        return tuple(sorted(usable, key=by_address))
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from wccpd.protocol.answer_limit import AnswerLimit
 from wccpd.protocol.capability import Selection
 from wccpd.protocol.view import CacheState, Rung
+from wccpd.wire.enums import WCCP_PORT
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from wccpd.wire.identity import WebCacheIdentity
     from wccpd.wire.messages import HereIAm
     from wccpd.wire.reader import IPAddress
+
+Place = tuple["IPv4Address", int]
+"""Our address that a HERE_I_AM was sent to, and its source port."""
 
 ATTEMPTS_PER_FORM = 2
 """I_SEE_YOUs of one form that may go unechoed before the other form is tried."""
@@ -57,11 +61,11 @@ class Member:
     expected_ids: tuple[int, ...] = ()
     """Receive IDs that count as an echo, newest first: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since.
     A Squid never reads the query, so the older one must stay good."""
-    aside_ids: tuple[int, ...] = ()
-    """Receive IDs of answers that went elsewhere than to `place`, newest first; they count as an echo too."""
-    place: tuple[IPv4Address, int] | None = None
-    """Our address that it last echoed to, and its source port. An old HERE_I_AM of its, sent again by somebody
-    from another port, must neither divert the answers nor make what the cache itself will echo stale."""
+    aside_ids: dict[Place, int] = field(default_factory=dict)
+    """The last Receive ID that went to each other place than `place`, oldest first; it counts as an echo too."""
+    place: Place | None = None
+    """From where it last echoed, or before that from where it is taken to speak. What somebody else sends in its
+    name from another port must neither divert the answers nor make what the cache itself will echo stale."""
     minor_version: int = 0
     """Minor version of the answers to it."""
     negotiates_timers: bool = False
@@ -99,7 +103,7 @@ class Member:
         """
         if receive_id == 0:
             return False
-        if receive_id in self.expected_ids or receive_id in self.aside_ids:
+        if receive_id in self.expected_ids or receive_id in self.aside_ids.values():
             return True
         if self.resumed_id is None:
             return False
@@ -111,9 +115,29 @@ class Member:
         self.resumed_id = None
         self.unechoed += 1
 
-    def sent_aside(self, receive_id: int) -> None:
+    def sent_aside(self, receive_id: int, place: Place) -> None:
         """Note an I_SEE_YOU to another place than the one that the cache echoes from."""
-        self.aside_ids = (receive_id, *self.aside_ids[: MAX_ASIDE - 1])
+        self.aside_ids.pop(place, None)
+        self.aside_ids[place] = receive_id
+        others = [each for each in self.aside_ids if each[1] != WCCP_PORT]
+        if len(others) > MAX_ASIDE:
+            del self.aside_ids[others[0]]
+
+    def may_speak_from(self, place: Place) -> bool:
+        """Whether a HERE_I_AM from there that echoes nothing is taken for the cache's own.
+
+        Before the first echo WCCP's own port is believed rather than any other, and the group address rather than
+        one of ours, so that forgeries from other ports come to nothing.
+        """
+        if self.place is None or self.place == place:
+            return True
+        local, port = place
+        return not self.ever_echoed and port == WCCP_PORT and (self.place[1] != port or local.is_multicast)
+
+    def limit_at(self, place: Place) -> AnswerLimit:
+        """What bounds the answers there: forgeries from elsewhere must not use up the cache's own."""
+        own = place == self.place or (place[1] == WCCP_PORT and not self.ever_echoed)
+        return self.limit if own else self.aside_limit
 
     def queried(self, receive_id: int) -> None:
         """Note a REMOVAL_QUERY on its way to the cache."""
@@ -123,6 +147,7 @@ class Member:
 
     def echoed(self, now: float) -> None:
         """Note a HERE_I_AM that counts."""
+        self.aside_ids.clear()
         self.unechoed = 0
         self.ever_echoed = True
         self.last_echo = now
@@ -143,7 +168,13 @@ class Member:
         return Rung.DUAL_VALID if self.dual_valid else Rung.STANDARD
 
 
+def by_address(member: Member) -> int:
+    """A key to sort by."""
+    return int(member.address)
+
+
 MAX_ASIDE = 4
-"""Answers to other places that may still be echoed: a cache that was restarted on another port needs one."""
+"""Answers to other ports that may still be echoed: a cache that was restarted on another port needs one. Those to
+WCCP's own port, one for each address of ours, are beside them."""
 RESUME_WINDOW = 4096
 """Receive IDs past the saved one that a resumed cache may echo: ten minutes of 32 caches at 5 a second."""

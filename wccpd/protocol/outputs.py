@@ -40,6 +40,7 @@ class Refusal(StrEnum):
     ASSIGNS_NOBODY = "assigns_nobody"
     TOO_OFTEN = "too_often"
     TOO_MANY_VALUES = "too_many_values"
+    IDENTITY_TOO_LONG = "identity_too_long"
     VERSION_NOT_SPOKEN = "version_not_spoken"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers
-from wccpd.protocol.assignment import EMPTY, bucket_counts
+from wccpd.protocol.assignment import EMPTY
+from wccpd.protocol.membership import by_address
 from wccpd.protocol.settings import AssignmentPolicy
 from wccpd.protocol.tables import HashTable, MaskTable
 from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView, Rung
@@ -16,15 +17,22 @@ if TYPE_CHECKING:
 
 
 def group_view(group: Group) -> GroupView:
-    """The group as it is now."""
+    """The group as it is now, the same object as the last time if nothing has changed."""
+    if group.picture is None:
+        group.picture = fresh_view(group)
+    return group.picture
+
+
+def fresh_view(group: Group) -> GroupView:
+    """The group as it is now, whatever was made of it before."""
     table = group.table
-    counts = bucket_counts(table.owners)
+    counts = table.counts
     return GroupView(
         key=group.settings.key,
         definition=group.definition,
         caches=tuple(
             _cache_view(group, member, counts.get(member.address, 0))
-            for _, member in sorted(group.members.items())
+            for member in sorted(group.members.values(), key=by_address)
         ),
         bucket_owners=table.owners if isinstance(table, HashTable) else EMPTY,
         assigned_by=group.assigned_by,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol.outputs import Fault, Refusal
 from wccpd.protocol.settings import AssignmentPolicy
-from wccpd.protocol.tables import MAX_MASK_VALUES, HashTable, MaskTable, Table
+from wccpd.protocol.tables import MAX_MASK_SETS, MAX_MASK_VALUES, HashTable, MaskTable, Table
 from wccpd.wire.assignments import AlternateSets, AssignmentMap, HashBuckets
 from wccpd.wire.enums import AssignmentMethod
 
@@ -63,11 +63,28 @@ def table(message: RedirectAssign, usable: frozenset[IPv4Address]) -> Table | No
 
 
 def _table_fault(group: Group, message: RedirectAssign) -> Fault | None:
+    detail = _size_fault(message)
+    if detail:
+        return Fault(Refusal.TOO_MANY_VALUES, detail)
     received = table(message, group.usable)
     if received is None or isinstance(received, HashTable) is not (group.method is AssignmentMethod.HASH):
         detail = f"it is not a {(group.method.name or '').lower()} assignment, which the group agreed on"
         return Fault(Refusal.WRONG_ASSIGNMENT_METHOD, detail)
-    if len(received.owners) > MAX_MASK_VALUES:
-        detail = f"{len(received.owners)} values, at most {MAX_MASK_VALUES} are taken"
-        return Fault(Refusal.TOO_MANY_VALUES, detail)
     return None
+
+
+def _size_fault(message: RedirectAssign) -> str:
+    """Why a mask assignment is too large to be shown in one I_SEE_YOU, before anything is made of it."""
+    alternate = message.alternate_assignment
+    match alternate.body if alternate is not None else None:
+        case AssignmentMap(sets):
+            values = sum(len(each.values) for each in sets)
+        case AlternateSets(sets):
+            values = sum(len(owned.numbers) for each in sets for owned in each.caches)
+        case _:
+            return ""
+    if values > MAX_MASK_VALUES:
+        return f"{values} values, at most {MAX_MASK_VALUES} are taken"
+    if len(sets) > MAX_MASK_SETS:
+        return f"{len(sets)} mask/value sets, at most {MAX_MASK_SETS} are taken"
+    return ""

@@ -8,8 +8,7 @@ and Receive ID are looked at each time. Knows no group and no state: it remember
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wccpd.wire.enums import DIGEST_OCTETS, ComponentType, SecurityOption
 from wccpd.wire.framing import read_frame
@@ -18,6 +17,7 @@ from wccpd.wire.security import digest, exact_key
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
+    from wccpd.wire.elements import ServiceKey
     from wccpd.wire.messages import HereIAm
 
 MAX_READINGS = 4096
@@ -29,8 +29,7 @@ _ROUTER_ROW_OCTETS = 8
 _RECEIVE_ID_OCTETS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """Where in a datagram the octets are that differ from one HERE_I_AM to the next."""
 
     digest: int
@@ -39,27 +38,37 @@ class Places:
 
     def rest(self, datagram: bytes) -> bytes:
         """Everything else."""
-        after = self.digest + DIGEST_OCTETS if self.digest else 0
-        receive_id = self.receive_id
-        return (
-            datagram[: self.digest] + datagram[after:receive_id] + datagram[receive_id + _RECEIVE_ID_OCTETS :]
-        )
+        digest, receive_id = self
+        after = digest + DIGEST_OCTETS if digest else 0
+        return datagram[:digest] + datagram[after:receive_id] + datagram[receive_id + _RECEIVE_ID_OCTETS :]
+
+
+class Reading(NamedTuple):
+    """What a HERE_I_AM was found to mean."""
+
+    message: HereIAm
+    service: ServiceKey
+    """Its group."""
+    source: IPv4Address
+    places: Places
 
 
 class Repeats:
     """What was read from the last HERE_I_AM of each cache in each group."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[IPv4Address, int], Places] = {}
-        self._readings: dict[tuple[IPv4Address, bytes], HereIAm] = {}
+        self._places: dict[tuple[int, int], Places] = {}
+        """By source and length: where such a datagram's changing octets were the last time."""
+        self._readings: dict[bytes, Reading] = {}
+        """By all the other octets, of which the cache's address is a part."""
 
-    def find(self, datagram: bytes, source: IPv4Address) -> tuple[HereIAm, Places] | None:
-        """The message that these octets are, the Receive ID in it aside; None if they are new."""
-        places = self._places.get((source, len(datagram)))
+    def find(self, datagram: bytes, source: IPv4Address) -> Reading | None:
+        """What these octets mean, digest and Receive ID aside; None if they are new."""
+        places = self._places.get((int(source), len(datagram)))
         if places is None:
             return None
-        message = self._readings.get((source, places.rest(datagram)))
-        return None if message is None else (message, places)
+        reading = self._readings.get(places.rest(datagram))
+        return reading if reading is not None and reading.source == source else None
 
     def remember(self, datagram: bytes, source: IPv4Address, message: HereIAm, row: int) -> None:
         """Keep a reading.
@@ -85,8 +94,8 @@ class Repeats:
         )
         if places.digest > places.receive_id:
             return
-        self._places[source, len(datagram)] = places
-        self._readings[source, places.rest(datagram)] = message
+        self._places[int(source), len(datagram)] = places
+        self._readings[places.rest(datagram)] = Reading(message, message.service.key, source, places)
 
 
 def is_signed(datagram: bytes, places: Places, passwords: tuple[bytes, ...]) -> bool:

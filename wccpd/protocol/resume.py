@@ -1,8 +1,6 @@
-"""The engine's memory as JSON-able values, so that a restarted router goes on where the old one stopped.
+"""Puts what `record` kept into a new engine, so that a restarted router goes on where the old one stopped.
 
-What is kept: the numbers of each group (a Squid that sees a change number again does not assign anew), its
-definition and bucket table, and for each member what it takes to recognise its next HERE_I_AM. A resumed member
-has the full removal time to show itself: it is believed, not re-admitted.
+A resumed member has the full removal time to show itself: it is believed, not re-admitted.
 
 Times are left out: a file is only resumed when it is young (`daemon.app` decides), and every clock starts afresh.
 """
@@ -17,6 +15,7 @@ from wccpd.protocol import answers
 from wccpd.protocol.capability import Selection, unserved
 from wccpd.protocol.group import next_number
 from wccpd.protocol.membership import Member
+from wccpd.protocol.record import NOBODY, State
 from wccpd.protocol.settings import AssignmentPolicy, Timers
 from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
 from wccpd.protocol.view import AssignedBy, CacheState
@@ -38,19 +37,12 @@ if TYPE_CHECKING:
     from wccpd.protocol.group import Group
     from wccpd.protocol.router import Router
 
-State = dict[str, Any]
-NOBODY = -1
 MAY_HAVE_ASSIGNED = {
     AssignmentPolicy.AUTO: {AssignedBy.CACHE, AssignedBy.ROUTER},
     AssignmentPolicy.CACHE: {AssignedBy.CACHE, AssignedBy.NOBODY},
     AssignmentPolicy.ROUTER: {AssignedBy.ROUTER},
 }
 """By whom a resumed assignment may be, for the group to want no other."""
-
-
-def dump(router: Router) -> State:
-    """The engine's memory, ready for `json.dump`."""
-    return {"groups": [_dump_group(group) for group in router.groups.values()]}
 
 
 def restore(router: Router, state: State, now: float, *, members: bool = True) -> None:
@@ -65,89 +57,13 @@ def restore(router: Router, state: State, now: float, *, members: bool = True) -
         members: False to restore the numbers alone, e.g. after a reboot, when no cache is known to live.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError, AttributeError: `state` was not made by `dump`. The router is
-            then half restored and must be thrown away.
+        ValueError, KeyError, TypeError, IndexError, AttributeError: `state` was not made by `record.dump`. The
+            router is then half restored and must be thrown away.
     """
     for item in state["groups"]:
         for key, group in router.groups.items():
             if (int(key.service_type), key.service_id) == (item["service_type"], item["service_id"]):
                 _restore_group(group, item, now, members=members)
-
-
-def _dump_group(group: Group) -> State:
-    owners = sorted({owner for owner in group.table.owners if owner is not None}, key=int)
-    index = {owner: position for position, owner in enumerate(owners)}
-    return {
-        "service_type": int(group.settings.key.service_type),
-        "service_id": group.settings.key.service_id,
-        "change_number": group.change_number,
-        "receive_id": group.receive_id,
-        "definition": _dump_definition(group.definition),
-        "owners": [str(owner) for owner in owners],
-        "entries": [NOBODY if owner is None else index[owner] for owner in group.table.owners],
-        "table": _dump_table(group.table),
-        "assigned_by": group.assigned_by.value,
-        "designated": str(group.designated) if group.designated is not None else None,
-        "key": [str(group.key.address), group.key.change_number],
-        "renewal_pending": group.assign_at is not None or group.flush_at is not None,
-        "router_had_to_assign": group.router_had_to_assign,
-        "dual_valid": {str(address): form for address, form in group.known_dual_valid.items()},
-        "members": [
-            _dump_member(member) for member in group.members.values() if member.state is CacheState.USABLE
-        ],
-    }
-
-
-def _dump_definition(info: ServiceInfo | None) -> State | None:
-    if info is None:
-        return None
-    return {
-        "priority": info.priority,
-        "protocol": info.protocol,
-        "flags": int(info.flags),
-        "ports": list(info.ports),
-    }
-
-
-def _dump_table(table: Table) -> State:
-    if isinstance(table, HashTable):
-        return {"alternate": sorted(table.alternate)}
-    return {
-        "sets": [
-            {"mask": _row(each.mask), "values": [_row(value) for value in each.values]} for each in table.sets
-        ]
-    }
-
-
-def _row(fields: tuple[Any, ...]) -> list[int]:
-    return [int(each) for each in fields]
-
-
-def _dump_member(member: Member) -> State:
-    return {
-        "address": str(member.address),
-        "weight": member.weight,
-        "status": member.identity.status,
-        "dual_valid": member.dual_valid,
-        "receive_id": max(member.expected_ids, default=member.resumed_id or 0),
-        "routers": [str(router) for router in member.routers],
-        "local": str(member.local) if member.local is not None else None,
-        "port": member.port,
-        "selection": [
-            int(member.selection.forwarding),
-            int(member.selection.assignment),
-            int(member.selection.packet_return),
-        ],
-        "timers": [
-            member.selection.timers.transmit_seconds,
-            member.selection.timers.timeout_scale,
-            member.selection.timers.ra_timer_scale,
-        ],
-        "minor_version": member.minor_version,
-        "negotiates_timers": member.negotiates_timers,
-        "multicast": member.multicast,
-        "masks": [_row(each.mask) for each in getattr(member.identity.assignment, "sets", ())],
-    }
 
 
 def _restore_group(group: Group, item: State, now: float, *, members: bool) -> None:

@@ -11,8 +11,7 @@ message, and only then the state of the group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from wccpd.protocol import answers
 from wccpd.protocol.group import Group
@@ -22,6 +21,7 @@ from wccpd.protocol.repeats import Repeats, is_signed, receive_id
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
+from wccpd.wire.identity import MAX_IDENTITY_OCTETS
 from wccpd.wire.messages import (
     HereIAm,
     ISeeYou,
@@ -46,8 +46,7 @@ _Form = tuple["ServiceKey", bool, int, bool, bool, int]
 """Group, dual-valid or not, minor version, with timers or not, with L2 or not, the cache's own priority."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
+class _Origin(NamedTuple):
     """Where a datagram came from and which of our addresses it was sent to."""
 
     address: IPv4Address
@@ -86,10 +85,10 @@ class Router:
         origin = _Origin(source, source_port, local)
         repeated = self._repeats.find(datagram, source)
         if repeated is not None:
-            message, places = repeated
-            group = self.groups[message.service.key]
-            if is_signed(datagram, places, group.settings.passwords):
-                return self._here_i_am(message, receive_id(datagram, places), group, origin, now)
+            group = self.groups[repeated.service]
+            if is_signed(datagram, repeated.places, group.settings.passwords):
+                echoed = receive_id(datagram, repeated.places)
+                return self._here_i_am(repeated.message, echoed, group, origin, now)
         return self._receive_new(datagram, origin, now)
 
     def _receive_new(self, datagram: bytes, origin: _Origin, now: float) -> tuple[Output, ...]:
@@ -168,7 +167,7 @@ class Router:
         row = group.echo_row(message)
         if row is not None:
             self._repeats.remember(datagram, origin.address, message, row)
-        echoed = 0 if row is None else message.view.routers[row].receive_id
+        echoed = 0 if row is None else message.view.receive_ids[row]
         return self._here_i_am(message, echoed, group, origin, now)
 
     def _here_i_am(
@@ -177,25 +176,26 @@ class Router:
         admitted = group.admit(message, origin.address, now)
         if isinstance(admitted, Fault):
             return _refused(admitted, origin, group.settings.key)
-        member = group.members[origin.address]
+        member, seen = admitted
         place = origin.local, origin.port
-        aside = member.ever_echoed and member.place not in (None, place) and not member.is_echo(echoed)
+        at_group_address = origin.local == group.settings.group_address
+        aside = not member.may_speak_from(place) and not member.is_echo(echoed)
         if not aside:
             member.place = place
-            member.multicast = origin.local == group.settings.group_address
+            member.multicast = at_group_address
             member.local = self.settings.router_id if member.multicast else origin.local
             member.port = origin.port
-        events = group.here_i_am(message, echoed, member, now)
-        if origin.local == group.settings.group_address:
-            return (*admitted, *events)
-        withheld = group.withheld_answer(member, now, aside=aside)
+        events = group.here_i_am(message, echoed, member, now, aside=aside)
+        if at_group_address:
+            return (*seen, *events)
+        withheld = group.withheld_answer(member, place, now)
         if withheld is not None:
-            return (*admitted, *events, *_refused(withheld, origin, group.settings.key))
+            return (*seen, *events, *_refused(withheld, origin, group.settings.key))
         if aside:
-            group.sends_aside(member)
+            group.sends_aside(member, place)
         else:
             group.sends(member)
-        return (*admitted, *events, self._answer(group, member, origin))
+        return (*seen, *events, self._answer(group, member, origin))
 
     def _answer(self, group: Group, member: Member, origin: _Origin) -> Send:
         """The I_SEE_YOU, to the exact source and from the very address that was asked."""
@@ -228,12 +228,18 @@ class Router:
             or address.is_multicast
             or address.is_unspecified
             or address.is_reserved
+            or (address.is_loopback and not origin.local.is_loopback)
         ):
             return Fault(Refusal.BAD_CACHE_ADDRESS, f"{address} cannot be a cache")
         if address != origin.address:
             return Fault(Refusal.SOURCE_MISMATCH, f"it says it is {address}: NAT or a forged identity")
         if message.shutdown is not None and message.shutdown != address:
             return Fault(Refusal.COMMAND_ADDRESS_MISMATCH, f"its SHUTDOWN names {message.shutdown}")
+        if (octets := message.identity.octets) > MAX_IDENTITY_OCTETS:
+            detail = (
+                f"its identity element has {octets} octets, others are shown at most {MAX_IDENTITY_OCTETS}"
+            )
+            return Fault(Refusal.IDENTITY_TOO_LONG, detail)
         return None
 
 

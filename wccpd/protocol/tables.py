@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Self
 
-from wccpd.protocol.assignment import EMPTY, Owners
+from wccpd.protocol.assignment import EMPTY, Owners, bucket_counts
 from wccpd.protocol.view import OwnedSet, OwnedValue
 from wccpd.wire.elements import bucket_index, bucket_uses_alternate_hash
 from wccpd.wire.enums import UNASSIGNED_BUCKET, ServiceFlags
@@ -29,17 +29,25 @@ MAX_ROUTER_VALUES = 128
 WAAS and FortiOS have; each value costs 16 octets of every I_SEE_YOU."""
 USUAL_MASK = 0x1741
 """The mask that Squid, old WAAS, Websense and FortiOS default to: 6 bits, 64 values."""
-MAX_MASK_VALUES = 4096
-"""Values of a REDIRECT_ASSIGN that are taken; a Catalyst has room for a few hundred."""
+MAX_MASK_VALUES = 1408
+"""Values of a REDIRECT_ASSIGN that are taken; a Catalyst has room for a few hundred. With MAX_MASK_SETS around them and
+with the longest elements of 32 caches (`wire.identity`), I_SEE_YOU stays below the 65,507 octets of a UDP datagram."""
+MAX_MASK_SETS = 256
+"""Distinct masks that WCCP allows."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HashTable:
     """256 buckets (draft 4.11.1)."""
 
     owners: Owners = EMPTY
     alternate: frozenset[int] = frozenset()
     """Buckets with the A flag: their packets are decided by the alternate hash."""
+
+    @cached_property
+    def counts(self) -> dict[IPv4Address, int]:
+        """Buckets of each owner; caches without any are absent."""
+        return bucket_counts(self.owners)
 
     def with_owners(self, owners: Owners) -> Self:
         """The same shape with other owners."""
@@ -71,6 +79,11 @@ class MaskTable:
     """With the owners as they were assigned; who owns a value now is said by `owners`."""
     owners: Owners = ()
     """One entry per value, over all sets in order."""
+
+    @cached_property
+    def counts(self) -> dict[IPv4Address, int]:
+        """Values of each owner; caches without any are absent."""
+        return bucket_counts(self.owners)
 
     def with_owners(self, owners: Owners) -> Self:
         """The same masks and values with other owners."""
@@ -119,7 +132,7 @@ Table = HashTable | MaskTable
 
 def is_assigned(table: Table) -> bool:
     """Whether anybody owns anything."""
-    return any(owner is not None for owner in table.owners)
+    return bool(table.counts)
 
 
 def same_shape(first: Table, second: Table) -> bool:

@@ -47,9 +47,9 @@ def here_i_am(cache: SimulatedCache, *, view_number: int, shutdown: bool) -> Her
     return HereIAm(
         service=cache.service,
         identity=_identity(cache),
-        view=CacheView(view_number, rows, tuple(sorted(known)))
+        view=CacheView.of(view_number, rows, tuple(sorted(known)))
         if profile.lists_caches
-        else CacheView(1, rows, ()),
+        else CacheView.of(1, rows, ()),
         capabilities=_capabilities(cache),
         commands=CommandExtension((Command(CommandType.SHUTDOWN, cache.address),)) if shutdown else None,
     )

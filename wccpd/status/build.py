@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wccpd.plan.match import is_standard, priority, service_match, service_name, words
@@ -24,7 +24,7 @@ from wccpd.status.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from ipaddress import IPv4Address
 
     from gre.tunnel import GreDevice, ObservedGre
@@ -48,12 +48,14 @@ class Sources:
     bgp: BgpStatus | None
     refused: tuple[RefusalStatus, ...]
     drained: Collection[IPv4Address] = ()
+    uninspected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By service, from the inspection ledger."""
 
 
 def build_status(sources: Sources, now: float) -> Status:
     """The whole tree at monotonic time `now`."""
     tunnels = tuple(_tunnel(sources, device) for device in sources.policy.tunnels)
-    services = tuple(_service(sources, group) for group in sources.view.groups)
+    services = build_services(sources)
     caches = tuple(
         _cache(sources, group, cache, now) for group in sources.view.groups for cache in group.caches
     )
@@ -74,6 +76,11 @@ def build_status(sources: Sources, now: float) -> Status:
         caches=caches,
         refused=sources.refused,
     )
+
+
+def build_services(sources: Sources) -> tuple[ServiceStatus, ...]:
+    """The services alone."""
+    return tuple(_service(sources, group) for group in sources.view.groups)
 
 
 def _is_inspecting(
@@ -146,6 +153,7 @@ def _service(sources: Sources, group: GroupView) -> ServiceStatus:
         assignment_method="mask" if group.mask_sets else "hash",
         packets_uninspected=uninspected.packets,
         bytes_uninspected=uninspected.octets,
+        uninspected_seconds=round(sources.uninspected_seconds.get(name, 0.0), 1),
         not_redirected=_not_redirected(sources, name),
         redirect_list=_redirect_list(sources, name, mine),
     )

@@ -137,6 +137,8 @@ class ServiceStatus:
     packets_uninspected: int
     """Forwarded without inspection for any reason but the redirect list."""
     bytes_uninspected: int
+    uninspected_seconds: float
+    """How long in this run of the daemon some or all of its traffic was not inspected."""
     not_redirected: tuple[OutcomeStatus, ...]
     redirect_list: tuple[ListLineStatus, ...]
 

@@ -37,9 +37,10 @@ from wccpd.wire.enums import (
 )
 from wccpd.wire.errors import WireReason
 from wccpd.wire.identity import WebCacheIdentity
+from wccpd.wire.reader import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from wccpd.wire.reader import IPAddress, Reader
     from wccpd.wire.writer import Writer
@@ -229,19 +230,42 @@ class CacheView:
     """
 
     change_number: int
-    routers: tuple[RouterIdReceiveId, ...]
+    router_ids: tuple[IPAddress, ...]
+    """Router IDs of the routers that it knows."""
+    receive_ids: tuple[int, ...]
+    """The last Receive ID that it had from each of them; 0 for none."""
     caches: tuple[IPAddress, ...]
     """Learnt from I_SEE_YOUs; Squid never lists any."""
 
     @classmethod
+    def of(
+        cls, change_number: int, routers: Iterable[RouterIdReceiveId], caches: tuple[IPAddress, ...] = ()
+    ) -> CacheView:
+        """A view from its rows."""
+        rows = tuple(routers)
+        return cls(
+            change_number,
+            tuple(row.router_id for row in rows),
+            tuple(row.receive_id for row in rows),
+            caches,
+        )
+
+    @property
+    def routers(self) -> tuple[RouterIdReceiveId, ...]:
+        """The rows: each Router ID with its Receive ID."""
+        return rows(RouterIdReceiveId, self.router_ids, self.receive_ids)
+
+    @classmethod
     def decode(cls, reader: Reader) -> CacheView:
         """Read the body."""
-        return cls(reader.uint32(), read_router_ids(reader), read_caches(reader))
+        change_number = reader.uint32()
+        router_ids, receive_ids = read_router_ids(reader)
+        return cls(change_number, router_ids, receive_ids, read_caches(reader))
 
     def encode(self, writer: Writer) -> None:
         """Write the body."""
         writer.uint32(self.change_number)
-        writer.uint32(len(self.routers))
+        writer.uint32(len(self.router_ids))
         for router in self.routers:
             router.encode(writer)
         write_addresses(writer, self.caches)
@@ -315,7 +339,8 @@ class Capabilities:
         return cls(**values, unknown=tuple(unknown))
 
     def encode(self, writer: Writer) -> None:
-        """Write the body, an empty element after each where the writer is told to be dual-valid."""
+        """Write the body, a filler after each element where the writer is told to be dual-valid."""
+        filler = None
         for number, flags in (
             (CapabilityType.FORWARDING_METHOD, self.forwarding),
             (CapabilityType.ASSIGNMENT_METHOD, self.assignment),
@@ -324,7 +349,7 @@ class Capabilities:
             if flags is not None:
                 start = writer.begin(number)
                 writer.uint32(flags)
-                _end_capability(writer, start)
+                filler = _end_capability(writer, start)
         for number, value in (
             (CapabilityType.TRANSMIT_T, self.transmit_t),
             (CapabilityType.TIMER_SCALE, self.timer_scale),
@@ -332,17 +357,29 @@ class Capabilities:
             if value is not None:
                 start = writer.begin(number)
                 value.encode(writer)
-                _end_capability(writer, start)
+                filler = _end_capability(writer, start)
         for element in self.unknown:
             start = writer.begin(element.element_type)
             writer.octets(element.octets)
-            _end_capability(writer, start)
+            filler = _end_capability(writer, start)
+        if filler is not None:
+            writer.octets(_LAST_FILLER)
+            writer.end(filler)
 
 
-def _end_capability(writer: Writer, start: int) -> None:
+_LAST_FILLER = ComponentType.EMPTY.to_bytes(2, "big") + bytes(6)
+"""Contents of the last filler. Squid wants 8 octets for an element wherever one begins. Whether it steps right and
+begins at the filler, or steps 4 octets too far and begins here: they are there, and both end with the component."""
+
+
+def _end_capability(writer: Writer, start: int) -> int | None:
+    """End an element; in the dual-valid form begin the filler behind it, which has no contents yet."""
     writer.end(start)
-    if writer.dual_valid:
-        writer.end(writer.begin(ComponentType.EMPTY))
+    if not writer.dual_valid:
+        return None
+    filler = writer.begin(ComponentType.EMPTY)
+    writer.end(filler)
+    return filler
 
 
 _CAPABILITIES: dict[int, tuple[str, Callable[[Reader], object]]] = {

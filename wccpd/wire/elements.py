@@ -21,7 +21,7 @@ from wccpd.wire.enums import (
     ServiceType,
 )
 from wccpd.wire.errors import WireReason
-from wccpd.wire.reader import rows
+from wccpd.wire.reader import Limit, rows
 
 if TYPE_CHECKING:
     from wccpd.wire.reader import IPAddress, Reader
@@ -31,6 +31,10 @@ _TWO_UINT32 = Struct("!II")
 _THREE_UINT32 = Struct("!III")
 _UINT16_PAIR = Struct("!HH")
 _FOUR_OCTETS = Struct("!BBBB")
+
+
+ROUTERS = Limit(MAX_ROUTERS, WireReason.TOO_MANY_ROUTERS, "routers")
+CACHES = Limit(MAX_CACHES, WireReason.TOO_MANY_CACHES, "web-caches")
 
 
 class ServiceKey(NamedTuple):
@@ -96,15 +100,16 @@ class RouterAssignment(NamedTuple):
         writer.pack(_THREE_UINT32, writer.field(self.router_id), self.receive_id, self.change_number)
 
 
-def read_router_ids(reader: Reader) -> tuple[RouterIdReceiveId, ...]:
-    """Read a count and that many Router Identity Elements.
+def read_router_ids(reader: Reader) -> tuple[tuple[IPAddress, ...], tuple[int, ...]]:
+    """Read a count and that many Router Identity Elements: their Router IDs and their Receive IDs.
+
+    As two columns, since they come with every HERE_I_AM and few of the rows are ever looked at.
 
     Raises:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_ROUTERS, ADDRESS_INDEX.
     """
-    count = _router_count(reader, _TWO_UINT32.size)
-    fields = reader.uint32s(2 * count)
-    return rows(RouterIdReceiveId, reader.as_addresses(fields[::2]), fields[1::2])
+    fields = reader.rows(2, ROUTERS)
+    return reader.as_addresses(fields[::2]), fields[1::2]
 
 
 def read_router_assignments(reader: Reader) -> tuple[RouterAssignment, ...]:
@@ -113,8 +118,7 @@ def read_router_assignments(reader: Reader) -> tuple[RouterAssignment, ...]:
     Raises:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_ROUTERS, ADDRESS_INDEX.
     """
-    count = _router_count(reader, _THREE_UINT32.size)
-    fields = reader.uint32s(3 * count)
+    fields = reader.rows(3, ROUTERS)
     return rows(RouterAssignment, reader.as_addresses(fields[::3]), fields[1::3], fields[2::3])
 
 
@@ -124,10 +128,7 @@ def read_caches(reader: Reader) -> tuple[IPAddress, ...]:
     Raises:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_CACHES, ADDRESS_INDEX.
     """
-    count = reader.count(4)
-    if count > MAX_CACHES:
-        raise reader.fail(WireReason.TOO_MANY_CACHES, f"{count} web-caches, at most {MAX_CACHES}")
-    return reader.addresses(count)
+    return reader.address_list(CACHES)
 
 
 def read_routers(reader: Reader) -> tuple[IPAddress, ...]:
@@ -136,14 +137,7 @@ def read_routers(reader: Reader) -> tuple[IPAddress, ...]:
     Raises:
         WireError: COUNT_PAST_COMPONENT, TOO_MANY_ROUTERS, ADDRESS_INDEX.
     """
-    return reader.addresses(_router_count(reader, 4))
-
-
-def _router_count(reader: Reader, size: int) -> int:
-    count = reader.count(size)
-    if count > MAX_ROUTERS:
-        raise reader.fail(WireReason.TOO_MANY_ROUTERS, f"{count} routers, at most {MAX_ROUTERS}")
-    return count
+    return reader.address_list(ROUTERS)
 
 
 def write_addresses(writer: Writer, addresses: tuple[IPAddress, ...]) -> None:

@@ -8,7 +8,6 @@ What is inside a component is not known here. Octets of the datagram past the me
 
 from __future__ import annotations
 
-from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +15,7 @@ from wccpd.wire.enums import MAJOR_VERSION, ComponentType, MessageType
 from wccpd.wire.errors import Tolerated, WireError, WireReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _HEADER = Struct("!IBBH")
 _TYPE_LENGTH = Struct("!HH")
@@ -47,9 +46,9 @@ class Frame(NamedTuple):
     header: Header
     first: Mapping[int, Span]
     """The first component of each type, in the order of the message."""
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
     """All components that lie within the message."""
-    tolerated: tuple[Tolerated, ...]
+    tolerated: Sequence[Tolerated]
 
 
 def read_header(datagram: bytes) -> Header:
@@ -58,24 +57,33 @@ def read_header(datagram: bytes) -> Header:
     Raises:
         WireError: WCCP_VERSION_1, DATAGRAM_TOO_SHORT, MAJOR_VERSION, MESSAGE_TYPE, MESSAGE_PAST_END.
     """
-    if datagram[:4] in _VERSION_1_TYPES:
-        raise WireError(WireReason.WCCP_VERSION_1, "a WCCPv1 message", 0)
     if len(datagram) < HEADER_OCTETS:
-        raise WireError(
-            WireReason.DATAGRAM_TOO_SHORT, f"{len(datagram)} octets, a header has {HEADER_OCTETS}", 0
-        )
+        raise _no_header(datagram)
     number, major, minor, length = _HEADER.unpack_from(datagram)
-    if major != MAJOR_VERSION:
-        raise WireError(WireReason.MAJOR_VERSION, f"WCCP version {major}.{minor:02}", 4)
     message_type = _MESSAGE_TYPES.get(number)
-    if message_type is None:
-        raise WireError(WireReason.MESSAGE_TYPE, f"message type {number}", 0)
+    if message_type is None or major != MAJOR_VERSION:
+        raise _foreign_header(datagram, number, major, minor)
     end = HEADER_OCTETS + length
     if end > len(datagram):
         raise WireError(
             WireReason.MESSAGE_PAST_END, f"the message has {end} octets, the datagram {len(datagram)}", 6
         )
     return Header(message_type, minor, end)
+
+
+def _no_header(datagram: bytes) -> WireError:
+    if datagram[:4] in _VERSION_1_TYPES:
+        return WireError(WireReason.WCCP_VERSION_1, "a WCCPv1 message", 0)
+    detail = f"{len(datagram)} octets, a header has {HEADER_OCTETS}"
+    return WireError(WireReason.DATAGRAM_TOO_SHORT, detail, 0)
+
+
+def _foreign_header(datagram: bytes, number: int, major: int, minor: int) -> WireError:
+    if datagram[:4] in _VERSION_1_TYPES:
+        return WireError(WireReason.WCCP_VERSION_1, "a WCCPv1 message", 0)
+    if major != MAJOR_VERSION:
+        return WireError(WireReason.MAJOR_VERSION, f"WCCP version {major}.{minor:02}", 4)
+    return WireError(WireReason.MESSAGE_TYPE, f"message type {number}", 0)
 
 
 def message_length(datagram: bytes) -> int:
@@ -87,13 +95,27 @@ def message_length(datagram: bytes) -> int:
     return read_header(datagram).end
 
 
-@lru_cache(maxsize=4)
+class _Memory:
+    """What was read last: service, digest and contents of a datagram are read one after another."""
+
+    last: tuple[bytes, Frame] | None = None
+
+
 def read_frame(datagram: bytes) -> Frame:
-    """Find the components of a message. Remembered, for service, digest and contents are read one after another.
+    """Find the components of a message. Those of the last one are remembered.
 
     Raises:
         WireError: Those of `read_header`, COMPONENT_UNALIGNED, TOO_MANY_COMPONENTS.
     """
+    last = _Memory.last
+    if last is not None and last[0] is datagram:
+        return last[1]
+    frame = _read_frame(datagram)
+    _Memory.last = datagram, frame
+    return frame
+
+
+def _read_frame(datagram: bytes) -> Frame:
     header = read_header(datagram)
     end = header.end
     offset = HEADER_OCTETS
@@ -104,17 +126,17 @@ def read_frame(datagram: bytes) -> Frame:
     while end - offset >= 4:
         component_type, length = unpack_from(datagram, offset)
         body = offset + 4
-        if body + length > end:
+        end_of_body = body + length
+        if end_of_body > end:
             detail = f"component {component_type} has {length} octets, the message {end - body} more"
             tolerated.append(Tolerated(WireReason.COMPONENT_PAST_END, detail, offset))
             offset = end
             break
-        if length % 4:
+        if length & 3:
             detail = f"a length of {length} is no multiple of 4"
             raise WireError(WireReason.COMPONENT_UNALIGNED, detail, offset, component_type)
         if len(spans) == MAX_COMPONENTS:
             raise WireError(WireReason.TOO_MANY_COMPONENTS, f"more than {MAX_COMPONENTS} components", offset)
-        end_of_body = body + length
         span = component_type, body, end_of_body
         spans.append(span)
         if component_type not in first:
@@ -126,7 +148,7 @@ def read_frame(datagram: bytes) -> Frame:
     if offset != end:
         detail = f"{end - offset} octets are no component"
         tolerated.append(Tolerated(WireReason.STRAY_OCTETS, detail, offset))
-    return Frame(header, first, tuple(spans), tuple(tolerated))
+    return Frame(header, first, spans, tolerated)
 
 
 _KNOWN = frozenset(ComponentType) - {ComponentType.EMPTY}

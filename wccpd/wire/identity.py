@@ -26,10 +26,12 @@ from wccpd.wire.masks import (
     write_alternate_sets,
     write_sets,
 )
+from wccpd.wire.writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wccpd.wire.reader import IPAddress, Reader
-    from wccpd.wire.writer import Writer
 
 _HEADER = Struct("!IHH")
 _HASH = Struct(f"!{BUCKET_VECTOR_OCTETS}sHH")
@@ -37,6 +39,9 @@ _WEIGHT_STATUS = Struct("!HH")
 _TYPE_LENGTH = Struct("!HH")
 _EITHER_U = int(IdentityFlags.UNASSIGNED | IdentityFlags.UNASSIGNED_HIGH)
 _NO_FLAGS = IdentityFlags(0)
+MAX_IDENTITY_OCTETS = 1120
+"""Length of an element that a router redistributes: that of the 64 values of a usual mask and more. 32 of them beside
+a full Assignment Map fit into one datagram (`protocol.tables`)."""
 _RESERVED_MASK = ~ASSIGNMENT_DATA_TYPE_MASK
 
 
@@ -235,6 +240,13 @@ class WebCacheIdentity:
         return self.assignment.status
 
     @property
+    def octets(self) -> int:
+        """Length of the element as it is written."""
+        writer = Writer(lambda _: 0)
+        self.encode(writer)
+        return len(writer.buffer)
+
+    @property
     def is_unassigned(self) -> bool:
         """U: the assignment data is historical. Traffic Server sets another bit than the rest; both count."""
         return bool(int(self.flags) & _EITHER_U)
@@ -271,17 +283,10 @@ class WebCacheIdentity:
             WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, ADDRESS_INDEX and those of alternate sets.
         """
         address, hash_revision, flags = reader.unpack(_HEADER)
-        assignment: AssignmentData
-        match flags & ASSIGNMENT_DATA_TYPE_MASK:
-            case AssignmentDataType.HASH:
-                assignment = HashAssignment.decode(reader)
-            case AssignmentDataType.MASK:
-                assignment = MaskAssignment.decode(reader)
-            case AssignmentDataType.NONE:
-                assignment = NoAssignment()
-            case _:
-                assignment = ExtendedAssignment.decode(reader)
-        kept = IdentityFlags(flags & _RESERVED_MASK)
+        assignment = _DATA[flags & ASSIGNMENT_DATA_TYPE_MASK](reader)
+        kept = _USUAL_FLAGS.get(flags & _RESERVED_MASK)
+        if kept is None:
+            kept = IdentityFlags(flags & _RESERVED_MASK)
         return cls(reader.as_address(address), assignment, kept, hash_revision)
 
     def encode(self, writer: Writer) -> None:
@@ -290,6 +295,17 @@ class WebCacheIdentity:
         writer.pack(_HEADER, writer.field(self.address), self.hash_revision, flags)
         if not isinstance(self.assignment, NoAssignment):
             self.assignment.encode(writer)
+
+
+_USUAL_FLAGS = {int(flags): flags for flags in (_NO_FLAGS, IdentityFlags.UNASSIGNED)}
+"""Made once; the others are made anew each time."""
+_DATA: dict[int, Callable[[Reader], AssignmentData]] = {
+    AssignmentDataType.HASH.value: HashAssignment.decode,
+    AssignmentDataType.MASK.value: MaskAssignment.decode,
+    AssignmentDataType.NONE.value: lambda _: NoAssignment(),
+    AssignmentDataType.EXTENDED.value: ExtendedAssignment.decode,
+}
+"""Every value of the type bits."""
 
 
 def _data_type(assignment: AssignmentData) -> AssignmentDataType:

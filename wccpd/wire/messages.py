@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
-    from wccpd.wire.framing import Frame, Span
+    from wccpd.wire.framing import Frame
 
 _HEADER = struct.Struct("!IBBH")
 _DIGEST_OFFSET = 16
@@ -66,9 +66,9 @@ class UnknownComponent:
     octets: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Envelope:
-    """What every message has."""
+    """What every message has. Without slots: see `_of_parts`."""
 
     TYPE: ClassVar[MessageType]
 
@@ -86,7 +86,7 @@ class _Envelope:
         return f"{self.TYPE.name} {MAJOR_VERSION}.{self.minor_version:02} {self.service.key}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class HereIAm(_Envelope):
     """WCCP2_HERE_I_AM, web-cache to router (draft 5.1)."""
 
@@ -103,7 +103,7 @@ class HereIAm(_Envelope):
         return self.commands.address_of(CommandType.SHUTDOWN) if self.commands else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ISeeYou(_Envelope):
     """WCCP2_I_SEE_YOU, router to web-cache (draft 5.2)."""
 
@@ -123,7 +123,7 @@ class ISeeYou(_Envelope):
         return self.commands.address_of(CommandType.SHUTDOWN_RESPONSE) if self.commands else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RedirectAssign(_Envelope):
     """WCCP2_REDIRECT_ASSIGN, designated web-cache to router (draft 5.3), with one of two assignments."""
 
@@ -141,7 +141,7 @@ class RedirectAssign(_Envelope):
         return alternate.hash_assignment if alternate is not None else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RemovalQuery(_Envelope):
     """WCCP2_REMOVAL_QUERY, router to web-cache (draft 5.4)."""
 
@@ -165,7 +165,7 @@ class _Slot(NamedTuple):
     decode: Callable[[Reader], object]
     mandatory: bool = False
     recurs: bool = False
-    """It has no addresses and is the same in every message of a web-cache."""
+    """It is the same in every message of a web-cache."""
 
 
 _SECURITY = _Slot("security", ComponentType.SECURITY_INFO, SecurityInfo.decode, mandatory=True)
@@ -179,7 +179,7 @@ _LAYOUTS: dict[MessageType, tuple[type[Message], tuple[_Slot, ...]]] = {
         (
             _SECURITY,
             _SERVICE,
-            _Slot("identity", ComponentType.WC_ID_INFO, WebCacheIdentity.decode, mandatory=True),
+            _Slot("identity", ComponentType.WC_ID_INFO, WebCacheIdentity.decode, mandatory=True, recurs=True),
             _Slot("view", ComponentType.WC_VIEW_INFO, CacheView.decode, mandatory=True),
             _CAPABILITIES,
             _COMMANDS,
@@ -235,19 +235,39 @@ def decode_message(datagram: bytes) -> Message:
     table = _read_table(frame, reader)
     if table is not None:
         reader.resolve = table.resolve
-    values: dict[str, Any] = {}
-    for slot in slots:
-        span = frame.first.get(slot.component_type)
-        if span is not None:
-            values[slot.attribute] = _read(slot, span, reader, datagram)
-        elif slot.mandatory:
-            raise _missing(frame, slot.component_type)
-    if kind is RedirectAssign and len(values) == _ENVELOPE_COMPONENTS:
+    first = frame.first
+    parts: dict[str, Any] = {}
+    for attribute, component_type, decode, mandatory, recurs in slots:
+        span = first.get(component_type)
+        if span is None:
+            if mandatory:
+                raise _missing(frame, component_type)
+            continue
+        _, offset, end = span
+        # Under an Address Table the same octets may mean another address each time.
+        if recurs and table is None and end - offset <= RECURRING_OCTETS:
+            value = _recurring(decode, datagram[offset:end])
+            if value is not None:
+                parts[attribute] = value
+                continue
+        reader.move(offset, end, component_type)
+        parts[attribute] = decode(reader)
+        reader.finish()
+    if kind is RedirectAssign and len(parts) == _ENVELOPE_COMPONENTS:
         raise _missing(frame, ComponentType.REDIRECT_ASSIGNMENT)
-    if len(frame.spans) > len(values):
-        values["unknown"] = _unknown(frame, slots, datagram)
-    values["minor_version"] = frame.header.minor_version
-    return kind(**values, address_table=table, tolerated=(*frame.tolerated, *reader.tolerated))
+    if len(frame.spans) > len(parts):
+        parts["unknown"] = _unknown(frame, slots, datagram)
+    parts["minor_version"] = frame.header.minor_version
+    parts["address_table"] = table
+    parts["tolerated"] = (*frame.tolerated, *reader.tolerated)
+    return _of_parts(kind, parts)
+
+
+def _of_parts(kind: type[Message], parts: dict[str, Any]) -> Message:
+    """A message whose parts are known to be right: its own constructor sets each frozen field by a call."""
+    message = object.__new__(kind)
+    message.__dict__.update(parts)
+    return message
 
 
 _ENVELOPE_COMPONENTS = 2
@@ -255,19 +275,7 @@ RECURRING_OCTETS = 64
 """Longest body that is remembered: real ones have 24 to 40 octets, and strangers must not fill the memory."""
 
 
-def _read(slot: _Slot, span: Span, reader: Reader, datagram: bytes) -> Any:  # noqa: ANN401 - the slot's own type
-    """Read one component of a datagram."""
-    component_type, offset, end = span
-    short = end - offset <= RECURRING_OCTETS
-    value = _recurring(slot.decode, datagram[offset:end]) if slot.recurs and short else None
-    if value is None:
-        reader.move(offset, end, component_type)
-        value = slot.decode(reader)
-        reader.finish()
-    return value
-
-
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _recurring(decode: Callable[[Reader], object], body: bytes) -> object | None:
     """What a body stands for, remembered from the last message that had it; None for a faulty one."""
     reader = Reader(body, 0, len(body))
@@ -289,7 +297,14 @@ def peek_service(datagram: bytes) -> ServiceInfo:
     span = frame.first.get(ComponentType.SERVICE_INFO)
     if span is None:
         raise _missing(frame, ComponentType.SERVICE_INFO)
-    service: ServiceInfo = _read(_SERVICE, span, Reader(datagram, 0, 0), datagram)
+    component_type, offset, end = span
+    service = (
+        _recurring(ServiceInfo.decode, datagram[offset:end]) if end - offset <= RECURRING_OCTETS else None
+    )
+    if not isinstance(service, ServiceInfo):
+        reader = Reader(datagram, offset, end, component_type)
+        service = ServiceInfo.decode(reader)
+        reader.finish()
     return service
 
 
@@ -299,7 +314,7 @@ def encode_message(message: Message, *, password: bytes | None = None, dual_vali
     Args:
         message: Its `security` is written as it is unless there is a password.
         password: 1 to 8 octets; the message then carries an MD5 digest.
-        dual_valid: Put an empty component after every component and an empty element after every capability.
+        dual_valid: Put an empty component after every component and a filler after every capability.
             A correct receiver skips them as unknown; Squid 4.17 to 7.6, which steps 4 octets too far, lands
             on the real ones.
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import repeat
 from struct import Struct
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from wccpd.wire.errors import Tolerated, WireError, WireReason
 
@@ -20,18 +20,54 @@ if TYPE_CHECKING:
 
 IPAddress = IPv4Address | IPv6Address
 
-ipv4_address: Callable[[int], IPv4Address] = lru_cache(maxsize=4096)(IPv4Address)
-"""The same few addresses come every ten seconds; making one anew is most of the cost of a field."""
+MAX_KNOWN_ADDRESSES = 4096
+"""When so many are known all are forgotten, so that strangers cannot fill the memory."""
+
+
+class _KnownAddresses(dict[int, IPv4Address]):
+    """The same few addresses come every ten seconds; making one anew is most of the cost of a field."""
+
+    def __missing__(self, field: int) -> IPv4Address:
+        if len(self) >= MAX_KNOWN_ADDRESSES:
+            self.clear()
+        address = self[field] = IPv4Address(field)
+        return address
+
+
+ipv4_address: Callable[[int], IPv4Address] = _KnownAddresses().__getitem__
+"""The address that the 32 bits of a field stand for in a message without Address Table."""
 
 _UINT32 = Struct("!I")
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
-_UINT32_RUNS = tuple(Struct(f"!{count}I") for count in range(65))
+_UINT32_RUNS = tuple(Struct(f"!{count}I") for count in range(100))
 """Layouts of the usual lengths, made once."""
+
+
+def _numbers(octets: bytes) -> tuple[int, ...]:
+    """Octets as 32-bit numbers."""
+    count = len(octets) // 4
+    layout = _UINT32_RUNS[count] if count < len(_UINT32_RUNS) else Struct(f"!{count}I")
+    return layout.unpack(octets)
+
+
+@lru_cache(maxsize=1024)
+def _ipv4_addresses(octets: bytes) -> tuple[IPv4Address, ...]:
+    """Addresses in a row, at most a few dozen; the members of a group list the same ones time and again."""
+    return tuple(map(ipv4_address, _numbers(octets)))
 
 
 def rows(kind: type[_Row], *columns: Sequence[object]) -> tuple[_Row, ...]:
     """Named tuples from their columns, without a call in Python for each."""
     return tuple(map(tuple.__new__, repeat(kind), zip(*columns, strict=True)))
+
+
+class Limit(NamedTuple):
+    """How many elements a list may have, whatever room there is."""
+
+    most: int
+    reason: WireReason
+    what: str
+    """What there are too many of, in words."""
 
 
 class Reader:
@@ -99,7 +135,12 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        value: int = self.unpack(_UINT32)[0]
+        offset = self._offset
+        end = offset + 4
+        if end > self._end:
+            raise self._too_short(4)
+        self._offset = end
+        value: int = _UINT32.unpack_from(self._buffer, offset)[0]
         return value
 
     def uint32s(self, count: int) -> tuple[int, ...]:
@@ -108,9 +149,51 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT.
         """
-        if count < len(_UINT32_RUNS):
-            return self.unpack(_UINT32_RUNS[count])
-        return tuple(number for (number,) in _UINT32.iter_unpack(self.octets(4 * count)))
+        offset = self._offset
+        end = offset + 4 * count
+        if end > self._end:
+            raise self._too_short(4 * count)
+        self._offset = end
+        layout = _UINT32_RUNS[count] if count < len(_UINT32_RUNS) else Struct(f"!{count}I")
+        return layout.unpack_from(self._buffer, offset)
+
+    def rows(self, columns: int, limit: Limit) -> tuple[int, ...]:
+        """Read a 32-bit count and that many rows of 32-bit numbers, which come as one sequence.
+
+        Args:
+            columns: Numbers in a row.
+            limit: How many rows there may be.
+
+        Raises:
+            WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, the reason of `limit`.
+        """
+        return _numbers(self._rows(4 * columns, limit))
+
+    def address_list(self, limit: Limit) -> tuple[IPAddress, ...]:
+        """Read a 32-bit count and that many addresses.
+
+        Raises:
+            WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, ADDRESS_INDEX, the reason of `limit`.
+        """
+        octets = self._rows(4, limit)
+        if self.resolve is ipv4_address:
+            return _ipv4_addresses(octets)
+        return self.as_addresses(_numbers(octets))
+
+    def _rows(self, size: int, limit: Limit) -> bytes:
+        """The octets of a counted list."""
+        offset = self._offset + 4
+        if offset > self._end:
+            raise self._too_short(4)
+        self._offset = offset
+        count = _UINT32.unpack_from(self._buffer, offset - 4)[0]
+        end = offset + count * size
+        if end > self._end:
+            raise self._count_past_end(count, size)
+        if count > limit.most:
+            raise self.fail(limit.reason, f"{count} {limit.what}, at most {limit.most}")
+        self._offset = end
+        return self._buffer[offset:end]
 
     def octets(self, count: int) -> bytes:
         """Read `count` octets.
@@ -131,12 +214,9 @@ class Reader:
         Raises:
             WireError: COUNT_PAST_COMPONENT when they cannot fit into what is left.
         """
-        count: int = self.unpack(_UINT32)[0]
+        count = self.uint32()
         if count * each > self._end - self._offset:
-            raise self.fail(
-                WireReason.COUNT_PAST_COMPONENT,
-                f"{count} elements of {each} octets do not fit into the {self.remaining} that are left",
-            )
+            raise self._count_past_end(count, each)
         return count
 
     def address(self) -> IPAddress:
@@ -203,6 +283,10 @@ class Reader:
     def _too_short(self, count: int) -> WireError:
         detail = f"{count} octets are needed, {self.remaining} are left"
         return self.fail(WireReason.COMPONENT_TOO_SHORT, detail)
+
+    def _count_past_end(self, count: int, each: int) -> WireError:
+        detail = f"{count} elements of {each} octets do not fit into the {self.remaining} that are left"
+        return self.fail(WireReason.COUNT_PAST_COMPONENT, detail)
 
     def _bad_index(self) -> WireError:
         return self.fail(WireReason.ADDRESS_INDEX, "an address field points past the Address Table")

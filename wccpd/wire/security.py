@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from wccpd.wire.enums import DIGEST_OCTETS, PASSWORD_OCTETS, ComponentType, SecurityOption
@@ -41,10 +42,10 @@ class SecurityInfo:
         Raises:
             WireError: SECURITY_OPTION, SECURITY_LENGTH, COMPONENT_TOO_SHORT.
         """
-        option = _SECURITY_OPTIONS.get(number := reader.uint32())
-        if option is None:
+        known = _SECURITY_OPTIONS.get(number := reader.uint32())
+        if known is None:
             raise reader.fail(WireReason.SECURITY_OPTION, f"security option {number}")
-        expected = _DIGEST_OCTETS[option]
+        option, expected = known
         if reader.remaining != expected:
             raise reader.fail(
                 WireReason.SECURITY_LENGTH,
@@ -64,8 +65,8 @@ class SecurityInfo:
         writer.octets(self.digest)
 
 
-_SECURITY_OPTIONS = {member.value: member for member in SecurityOption}
 _DIGEST_OCTETS = {SecurityOption.NONE: 0, SecurityOption.MD5: DIGEST_OCTETS}
+_SECURITY_OPTIONS = {option.value: (option, octets) for option, octets in _DIGEST_OCTETS.items()}
 
 
 class KeyVariant(StrEnum):
@@ -102,6 +103,7 @@ def _key(password: bytes, variant: KeyVariant) -> bytes:
             return password.ljust(PASSWORD_OCTETS + 1, b"\0")
 
 
+@lru_cache(maxsize=256)
 def exact_key(password: bytes) -> bytes:
     """The 8 octets that the drafts put before a message: the password and zeros.
 
@@ -157,18 +159,19 @@ def sign(message: bytearray, digest_offset: int, password: bytes) -> None:
     Raises:
         ValueError: The password is too long or empty.
     """
-    value = digest(bytes(message), digest_offset, _key(password, KeyVariant.EXACT))
+    value = digest(bytes(message), digest_offset, exact_key(password))
     message[digest_offset : digest_offset + DIGEST_OCTETS] = value
 
 
 def digest(message: bytes, offset: int, key: bytes) -> bytes:
     """MD5 over key and message with the 16 octets at `offset` taken as zero."""
-    # The protocol knows no other digest; the flag lets it work where a policy bans MD5 elsewhere.
-    md5 = hashlib.md5(key, usedforsecurity=False)
-    md5.update(message[:offset])
-    md5.update(_NO_DIGEST)
-    md5.update(message[offset + DIGEST_OCTETS :])
-    return md5.digest()
+    return md5(b"".join((key, message[:offset], _NO_DIGEST, message[offset + DIGEST_OCTETS :])))
+
+
+def md5(octets: bytes) -> bytes:
+    """16 octets. The protocol knows no other digest."""
+    # The flag lets it work where a policy bans MD5 elsewhere.
+    return hashlib.md5(octets, usedforsecurity=False).digest()
 
 
 def _digest_offset(frame: Frame, datagram: bytes) -> int | None:

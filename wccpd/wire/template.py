@@ -10,17 +10,18 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from wccpd.wire.enums import ComponentType
+from wccpd.wire.enums import DIGEST_OCTETS, ComponentType
 from wccpd.wire.framing import read_frame
 from wccpd.wire.messages import encode_message
-from wccpd.wire.security import sign
+from wccpd.wire.security import exact_key, md5
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from wccpd.wire.messages import ISeeYou
 
-_RECEIVE_ID_SENT_TO = Struct("!I4s")
+_RECEIVE_ID_SENT_TO = Struct("!II")
+_CACHE = Struct("!I")
 _RECEIVE_ID_OFFSET = 4
 """In the body of Router Identity Info, behind the Router ID (draft 5.6.3)."""
 _CACHE_OFFSET = 16
@@ -40,18 +41,24 @@ class AnswerTemplate:
         """
         if len(message.identity.caches) != 1 or message.identity.router_id.version != 4:
             raise ValueError("a template is for one web-cache and IPv4")
-        self._octets = encode_message(message, password=password, dual_valid=dual_valid)
-        self._password = password
-        spans = read_frame(self._octets).first
-        _, self._identity, _ = spans[ComponentType.ROUTER_ID_INFO]
+        octets = encode_message(message, password=password, dual_valid=dual_valid)
+        spans = read_frame(octets).first
+        _, identity, _ = spans[ComponentType.ROUTER_ID_INFO]
         _, security, _ = spans[ComponentType.SECURITY_INFO]
-        self._digest = security + _DIGEST_OFFSET
+        split = security + _DIGEST_OFFSET
+        self._head = octets[:split]
+        """Up to the digest; without one, just as far."""
+        self._rest = octets[split + DIGEST_OCTETS :] if password is not None else octets[split:]
+        self._identity = identity - (len(octets) - len(self._rest))
+        """Where in the rest the body of Router Identity Info begins."""
+        self._covered = None if password is None else exact_key(password) + self._head + bytes(DIGEST_OCTETS)
+        """What the digest covers before the rest."""
 
     def fill(self, receive_id: int, sent_to: IPv4Address, cache: IPv4Address) -> bytes:
         """The datagram for another web-cache, Receive ID and Sent-To address."""
-        octets = bytearray(self._octets)
-        _RECEIVE_ID_SENT_TO.pack_into(octets, self._identity + _RECEIVE_ID_OFFSET, receive_id, sent_to.packed)
-        octets[self._identity + _CACHE_OFFSET : self._identity + _CACHE_OFFSET + 4] = cache.packed
-        if self._password is not None:
-            sign(octets, self._digest, self._password)
-        return bytes(octets)
+        rest = bytearray(self._rest)
+        _RECEIVE_ID_SENT_TO.pack_into(rest, self._identity + _RECEIVE_ID_OFFSET, receive_id, int(sent_to))
+        _CACHE.pack_into(rest, self._identity + _CACHE_OFFSET, int(cache))
+        if self._covered is None:
+            return self._head + rest
+        return b"".join((self._head, md5(self._covered + rest), rest))

@@ -41,7 +41,7 @@ class Writer:
         self.field = field
         """Turns an address into the 32 bits of its field."""
         self.dual_valid = dual_valid
-        """Put an empty item after every component and every capability."""
+        """Put a filler after every component and every capability."""
 
     def pack(self, layout: Struct, *values: int) -> None:
         """Append one fixed layout."""

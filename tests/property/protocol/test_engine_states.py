@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.scenario.invariants import Watch, is_full, usable
 from wccpd.protocol.outputs import Output, Refused, Send
-from wccpd.protocol.resume import dump, restore
+from wccpd.protocol.record import dump
+from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
 from wccpd.protocol.view import GroupView
@@ -288,7 +289,7 @@ class EngineMachine(RuleBasedStateMachine):
             service=SERVICES[service],
             minor_version=minor_version,
             identity=WebCacheIdentity(cache, data),
-            view=CacheView(1, (RouterIdReceiveId(STRANGER, 7), *rows), ()),
+            view=CacheView.of(1, (RouterIdReceiveId(STRANGER, 7), *rows), ()),
             capabilities=known.capabilities,
             commands=command,
         )

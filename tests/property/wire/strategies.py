@@ -157,7 +157,7 @@ def messages_of(kind: type[IPv4Address] | type[IPv6Address], minor: int) -> st.S
         HereIAm,
         identity=identities(address, kind),
         view=st.builds(
-            CacheView, uint32, some(st.builds(RouterIdReceiveId, address, uint32)), some(address, most=32)
+            CacheView.of, uint32, some(st.builds(RouterIdReceiveId, address, uint32)), some(address, most=32)
         ),
         **envelope,
         **maybe,

@@ -67,13 +67,27 @@ def test_commented_example_names_every_key_with_its_default() -> None:
     written = (EXAMPLES / "commented.yaml").read_text()
 
     def without_default(section: dict[str, object]) -> list[str]:
-        lines = [f"{key}: {value}" for key, value in section.items() if not isinstance(value, list)]
+        plain_words = {True: "true", False: "false"}
+        lines = [
+            f"{key}: {plain_words[value] if isinstance(value, bool) else value}"
+            for key, value in section.items()
+            if not isinstance(value, list)
+        ]
         return [line for line in lines if not re.search(rf"# *{re.escape(line)}\s", written)]
 
     plain = json.loads(json.dumps(config.redacted(config.load(EXAMPLES / "one-router.yaml"))))
     del plain["bgp"]["asn"], plain["bgp"]["peer_asn"]
-    for name in ("bgp", "control", "kernel", "log"):
+    for name in ("bgp", "redirect", "control", "kernel", "log"):
         assert without_default(plain[name]) == []
+    service = {key: value for key, value in plain["services"][0].items() if value is not None}
+    del service["service"], service["interop"], service["prefer_zone"]
+    assert without_default(service) == []
+    assert [
+        key for key in config.Service.model_fields if "password" not in key and f"{key}:" not in written
+    ] == [
+        "group_address",
+        "interop",
+    ]
     assert without_default({"state_directory": plain["state_directory"]}) == []
     assert without_default({"ttl": 255, "mtu_bytes": 8476, "mode": "open", "assignment": "auto"}) == []
 

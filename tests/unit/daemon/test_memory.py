@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path as FilePath
 
@@ -13,6 +14,7 @@ from wccpd.daemon.memory import Memory
 from wccpd.daemon.state_file import BOOT_ID, StateFile
 from wccpd.dataplane.port import Observation
 from wccpd.plan.redirect import Path
+from wccpd.protocol.record import GroupRecord, dump, group_state
 from wccpd.protocol.router import Router
 from wccpd.wire.enums import ForwardingMethod
 
@@ -31,7 +33,8 @@ def saved(
 ) -> Memory:
     """A memory that was saved so long ago."""
     memory = Memory(directory)
-    memory.save(stage.router)
+    asyncio.run(memory.save(stage.router))
+    memory.close()
     path = directory / "engine.json"
     document = json.loads(path.read_text())
     document["saved_at"] = 1000.0 - age_seconds
@@ -100,19 +103,56 @@ def test_no_file_is_nothing_to_resume_and_no_warning(stage: Stage, tmp_path: Fil
     assert logs == []
 
 
-def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path: FilePath) -> None:
+async def test_a_directory_that_cannot_be_written_is_said_once(stage: Stage, tmp_path: FilePath) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     memory = Memory(blocker / "state")
     with structlog.testing.capture_logs() as logs:
-        memory.save(stage.router)
-        memory.save(stage.router)
+        await memory.save(stage.router)
+        await memory.save(stage.router)
+    memory.close()
     assert [entry["event"] for entry in logs] == ["state_not_saved"]
 
 
 def test_half_a_file_is_never_seen(stage: Stage, tmp_path: FilePath) -> None:
     file = StateFile(tmp_path)
-    file.save({"groups": []}, 1.0)
+    file.save(['{"one": 1}', '{"two": 2}'], 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["engine.json"]
     loaded = file.load(3.5)
-    assert (loaded.state, loaded.age_seconds, loaded.same_boot) == ({"groups": []}, 2.5, True)
+    assert (loaded.state, loaded.age_seconds, loaded.same_boot) == (
+        {"groups": [{"one": 1}, {"two": 2}]},
+        2.5,
+        True,
+    )
+
+
+async def test_what_is_saved_is_the_state_of_the_moment_and_each_change_reaches_the_file(
+    stage: Stage, tmp_path: FilePath
+) -> None:
+    memory = Memory(tmp_path)
+    file = StateFile(tmp_path)
+    for _ in range(3):
+        saving = asyncio.ensure_future(memory.save(stage.router))  # noqa: TID251 - a race on purpose
+        await asyncio.sleep(0)
+        expected = dump(stage.router)
+        stage.live(10, stage.caches[FIRST])
+        await saving
+        assert file.load(0.0).state == expected
+    memory.close()
+
+
+async def test_a_group_in_which_nothing_changed_is_not_rendered_again(
+    stage: Stage, tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[GroupRecord] = []
+    monkeypatch.setattr(
+        "wccpd.daemon.memory.group_state", lambda group: rendered.append(group) or group_state(group)
+    )
+    memory = Memory(tmp_path)
+    await memory.save(stage.router)
+    await memory.save(stage.router)
+    assert len(rendered) == 1
+    stage.live(10, stage.caches[FIRST])
+    await memory.save(stage.router)
+    assert len(rendered) == 2
+    memory.close()

@@ -32,8 +32,8 @@ from tests.support.plans import (
     service,
 )
 from wccpd.plan import decide as specification
-from wccpd.plan.decide import FORWARDED, Asked, Decision, HashLookup, MaskLookup, Missed, Packet, Pin
-from wccpd.plan.hashes import xor_bucket
+from wccpd.plan.decide import Asked, Decision, HashLookup, MaskLookup, Missed, Packet, Pin
+from wccpd.plan.hashes import HashFunction, jhash_bucket, xor_bucket
 from wccpd.plan.redirect import (
     NO_FIELDS,
     TCP,
@@ -53,6 +53,8 @@ from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 ICMP = 1
 GRE = ForwardingMethod.GRE
 L2 = ForwardingMethod.L2
+FORWARDED = Pin("web-cache")
+"""The pin of a connection that service web-cache had forwarded."""
 decide = partial(specification.decide, hash_function=xor_bucket)
 SERVER_BUCKET = 203 ^ 0 ^ 113 ^ 7
 TO_FIRST = service("web-cache", FIRST)
@@ -102,12 +104,14 @@ def test_a_list_of_source_ports_means_source_ports(ports: dict[str, int]) -> Non
     assert (decision.verdict is Verdict.REDIRECTED) is bool(ports)
 
 
-def test_a_service_of_every_protocol_takes_packets_without_ports_and_their_ports_are_0() -> None:
-    fields = HashFields(source_port=True, destination_port=True)
+@pytest.mark.parametrize("function", [xor_bucket, jhash_bucket])
+def test_the_ports_of_packets_that_have_none_are_left_out_of_the_hash(function: HashFunction) -> None:
+    fields = HashFields(True, True, True, True)
     every = service("70", FIRST, match=EVERYTHING, assignment=hashed(evenly(FIRST), fields))
-    decision = decide(plan(every), packet(protocol=ICMP))
+    decision = specification.decide(plan(every), packet(protocol=ICMP), hash_function=function)
     assert decision.said is not None
-    assert decision.said.lookup == HashLookup(packet(protocol=ICMP).fields, 0, None, FIRST)
+    assert isinstance(decision.said.lookup, HashLookup)
+    assert decision.said.lookup.bucket == function(HashFields(True, True), packet().fields)
 
 
 # --- exemptions
@@ -154,9 +158,18 @@ def test_a_packet_with_the_address_of_a_cache_that_lives_elsewhere_is_none_of_th
     assert decision.verdict is Verdict.REDIRECTED
 
 
-def test_frames_of_a_cache_count_as_its_own_only_if_it_returns_by_l2() -> None:
-    by_gre = plan(TO_FIRST, returns={FIRST: frozenset({PacketReturnMethod.GRE})})
-    assert decide(by_gre, packet(sender=FIRST)).verdict is Verdict.REDIRECTED
+@pytest.mark.parametrize("returns", PacketReturnMethod)
+@pytest.mark.parametrize("forwarding", ForwardingMethod)
+def test_frames_of_a_cache_count_as_its_own_if_it_returns_by_l2_or_is_sent_l2(
+    returns: PacketReturnMethod, forwarding: ForwardingMethod
+) -> None:
+    wanted = plan(service("70", FIRST, forwarding=forwarding), returns={FIRST: frozenset({returns})})
+    known = returns is PacketReturnMethod.L2 or forwarding is L2
+    assert (decide(wanted, packet(sender=FIRST)).exemption is Exemption.FROM_CACHE) is known
+
+
+def test_frames_of_a_cache_that_is_not_usable_are_as_anybody_elses() -> None:
+    assert decide(plan(TO_FIRST), packet(sender=THIRD)).verdict is Verdict.REDIRECTED
 
 
 # --- redirect list
@@ -350,6 +363,14 @@ def test_a_flow_is_pinned_to_its_path_with_its_bucket() -> None:
     assert decide(plan(TO_FIRST), packet()).pin == Pin("web-cache", path(FIRST), SERVER_BUCKET)
 
 
+def test_later_packets_of_a_flow_have_the_header_of_the_first() -> None:
+    flagged = HashAssignment(BY_DESTINATION, evenly(FIRST), BY_SOURCE, frozenset({SERVER_BUCKET}))
+    wanted = plan(service("70", FIRST, forwarding=GRE, assignment=flagged))
+    first = decide(wanted, packet())
+    assert first.header == 0x03460000 | 1 << 8 | SERVER_BUCKET
+    assert decide(wanted, packet(), pinned=first.pin).header == first.header
+
+
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_pinned_flow_keeps_its_cache_whatever_the_buckets_say(protocol: int) -> None:
     moved = service("70", FIRST, SECOND, match=EVERYTHING, assignment=hashed(evenly(SECOND)), forwarding=GRE)
@@ -391,10 +412,10 @@ def test_a_pin_to_a_cache_that_the_service_lacks_is_carried_and_counted_by_the_s
     assert decision.outcomes == (Outcome("80", Verdict.REDIRECTED, cache=FIRST),)
 
 
-def test_a_pin_of_a_service_that_is_gone_is_carried_by_the_first_that_has_the_path() -> None:
-    services = (service("70", SECOND, forwarding=GRE), service("80", FIRST, match=FROM_WEB, forwarding=GRE))
-    decision = decide(plan(*services), packet(), pinned=Pin("60", path(FIRST, GRE), 9))
-    assert (sent_to(decision), decision.header) == (FIRST, 0x01500000)
+def test_a_pin_is_lost_with_the_path_of_the_service_that_pinned() -> None:
+    services = (service("70", SECOND), service("80", FIRST, match=FROM_WEB))
+    assert sent_to(decide(plan(*services), packet(), pinned=Pin("70", path(FIRST)))) == SECOND
+    assert sent_to(decide(plan(*services), packet(), pinned=Pin("60", path(FIRST)))) == SECOND
 
 
 def test_a_flow_whose_path_is_lost_is_as_a_new_one() -> None:
@@ -443,7 +464,19 @@ def test_a_connection_that_was_forwarded_stays_so_in_mode_open_only(mode: Mode) 
 def test_an_established_connection_falls_through_too() -> None:
     first = service("70", FIRST, fallthrough=True)
     second = service("80", SECOND, mode=Mode.CLOSED)
-    assert sent_to(decide(plan(first, second), packet(), pinned=FORWARDED)) == SECOND
+    assert sent_to(decide(plan(first, second), packet(), pinned=Pin("70"))) == SECOND
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_pin_as_forwarded_counts_while_the_service_that_wrote_it_is_open(mode: Mode) -> None:
+    services = (service("70", FIRST), service("80", SECOND, match=FROM_WEB, mode=mode))
+    decision = decide(plan(*services), packet(), pinned=Pin("80"))
+    assert (decision.reason is Reason.ESTABLISHED) is (mode is Mode.OPEN)
+
+
+def test_a_service_that_is_not_open_pins_nothing_as_forwarded() -> None:
+    strict = replace(TO_FIRST, mode=Mode.CLOSED, acl=(deny(),))
+    assert decide(plan(strict), packet()).pin is None
 
 
 def test_the_flow_that_fell_through_is_pinned_by_the_service_that_has_it() -> None:
@@ -470,13 +503,9 @@ def test_any_other_icmp_error_is_an_ordinary_packet_and_pins_nothing(pinned: Pin
     assert (sent_to(every), every.pin) == (FIRST, pinned)
 
 
-def test_exemptions_and_the_lease_hold_for_icmp_errors_too() -> None:
+def test_without_a_lease_an_icmp_error_is_an_ordinary_packet() -> None:
     wanted = plan(service("70", FIRST, mode=Mode.CLOSED))
-    pinned = Pin("70", path(FIRST))
-    last_hop = decide(wanted, replace(ERROR, ttl=1), pinned=pinned)
-    assert (last_hop.verdict, last_hop.exemption) == (Verdict.FORWARDED, Exemption.NO_HOP_LEFT)
-    lapsed = decide(wanted, ERROR, pinned=pinned, leased=False)
-    assert (lapsed.verdict, lapsed.reason) == (Verdict.DROPPED, Reason.LAPSED)
+    assert decide(wanted, ERROR, pinned=Pin("70", path(FIRST)), leased=False).said is None
 
 
 def test_a_draining_cache_keeps_its_flows_and_gets_no_new_ones() -> None:

@@ -9,7 +9,8 @@ import pytest
 from tests.support.scripted_cache import ScriptedCache
 from tests.support.stage import FIRST, SECOND, Stage, only, reason
 from wccpd.protocol.outputs import AssignmentChanged, Refusal
-from wccpd.protocol.resume import dump, restore
+from wccpd.protocol.record import dump
+from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, OnLoss
 from wccpd.protocol.tables import MAX_ROUTER_VALUES, USUAL_MASK, MaskTable, narrowed

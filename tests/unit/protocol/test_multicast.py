@@ -98,6 +98,20 @@ def test_caches_on_and_off_our_segments_are_answered_apart_where_l2_is_offered()
     assert [each.forwarding for each in offers if each is not None] == [both, ForwardingMethod.GRE]
 
 
+def test_no_answer_names_more_than_32_however_many_strangers_meet_there() -> None:
+    stage = MulticastStage()
+    caches = [stage.cache(FIRST + number) for number in range(70)]
+    stage.hello(*caches)
+    sends = only(stage.wait(10), Send)
+    named = [
+        message.identity.caches
+        for send in sends
+        if isinstance(message := decode_message(send.datagram), ISeeYou)
+    ]
+    assert [len(each) for each in named] == [32, 32, 6]
+    assert {address for each in named for address in each} == {cache.address for cache in caches}
+
+
 def test_a_cache_that_speaks_to_our_own_address_is_answered_at_once_beside_the_others() -> None:
     stage = MulticastStage()
     stage.hello(stage.cache(FIRST))

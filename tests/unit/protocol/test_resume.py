@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.stage import FIRST, ROUTER_ID, SECOND, SECOND_ADDRESS, Stage
 from wccpd.protocol.outputs import CacheLost, Send
-from wccpd.protocol.resume import dump, restore
+from wccpd.protocol.record import dump
+from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, TimerOffer
 from wccpd.protocol.view import AssignedBy, CacheState

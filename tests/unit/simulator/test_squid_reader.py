@@ -119,9 +119,9 @@ def test_the_inverted_check_still_lets_the_receive_id_through_but_no_view() -> N
 
 def test_without_the_empty_elements_a_wrong_stride_would_trip_over_the_capabilities() -> None:
     dual_valid = bytearray(encode_message(i_see_you(*hash_elements(1)), dual_valid=True))
-    start = dual_valid.index(b"\0\x08\0\x24\0\x01\0\x04")
+    start = dual_valid.index(b"\0\x08\0\x2c\0\x01\0\x04")
     elements = b"".join(dual_valid[start + 4 + 12 * i : start + 12 + 12 * i] for i in range(3))
-    plain = dual_valid[:start] + b"\0\x08\0\x18" + elements + dual_valid[start + 40 :]
+    plain = dual_valid[:start] + b"\0\x08\0\x18" + elements + dual_valid[start + 48 :]
     plain[6:8] = (len(plain) - 8).to_bytes(2, "big")
     heard = reader(8).read(bytes(plain))
     assert heard.view is None
@@ -151,9 +151,6 @@ def test_any_other_element_in_mask_mode_shifts_what_follows() -> None:
     assert heard.view.caches[1].address != CACHES[1]
 
 
-@pytest.mark.xfail(
-    reason="it wants 8 octets for a capability element, the last empty one has 4: the ID is echoed, no view is read"
-)
 def test_a_squid_that_gets_its_strides_right_and_keeps_its_checks_reads_the_dual_valid_form() -> None:
     dual_valid = encode_message(i_see_you(*hash_elements(1)), dual_valid=True)
     heard = SquidReader(0, HASH, 4, checks=True).read(dual_valid)
@@ -171,3 +168,29 @@ def test_a_short_datagram_is_refused(cut: int) -> None:
 def test_the_service_is_found_by_its_id_alone() -> None:
     with pytest.raises(ReadError, match="unknown service"):
         reader(4, service_id=90).read(encode_message(i_see_you()))
+
+
+@pytest.mark.parametrize("password", [None, b"secret"])
+@pytest.mark.parametrize(
+    "offer",
+    [
+        None,
+        Capabilities(forwarding=ForwardingMethod.GRE),
+        OFFER,
+        Capabilities(
+            ForwardingMethod.GRE, HASH, PacketReturnMethod.GRE, TransmitT(0, 500), TimerScale(0, 1, 0, 1)
+        ),
+    ],
+    ids=["no offer", "one element", "three", "five"],
+)
+def test_every_kind_of_squid_reads_the_same_from_the_dual_valid_form_whatever_is_offered(
+    password: bytes | None, offer: Capabilities | None
+) -> None:
+    datagram = encode_message(
+        i_see_you(*hash_elements(3), capabilities=offer), password=password, dual_valid=True
+    )
+    unchecked = SquidReader(0, HASH, 4, checks=False).read(datagram)
+    assert unchecked.view is not None
+    assert len(unchecked.view.caches) == 3
+    assert SquidReader(0, HASH, 4, checks=True).read(datagram) == unchecked
+    assert SquidReader(0, HASH, 8, checks=True).read(datagram) == unchecked

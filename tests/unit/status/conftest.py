@@ -125,6 +125,7 @@ def healthy() -> Status:
                 assignment_method="hash",
                 packets_uninspected=0,
                 bytes_uninspected=0,
+                uninspected_seconds=0.0,
                 not_redirected=(),
                 redirect_list=(),
             ),

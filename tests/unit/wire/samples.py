@@ -41,7 +41,7 @@ MASK_IDENTITY = WebCacheIdentity(CACHE, MaskAssignment((MaskValueSet(MASK),), 10
 HERE_I_AM = HereIAm(
     service=SERVICE,
     identity=HASH_IDENTITY,
-    view=CacheView(1, (RouterIdReceiveId(ROUTER, 5),), (CACHE,)),
+    view=CacheView.of(1, (RouterIdReceiveId(ROUTER, 5),), (CACHE,)),
     capabilities=Capabilities(ForwardingMethod.GRE, AssignmentMethod.HASH, PacketReturnMethod.GRE),
 )
 I_SEE_YOU = ISeeYou(

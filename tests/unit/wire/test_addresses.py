@@ -78,7 +78,7 @@ HERE_I_AM_6 = HereIAm(
     service=SERVICE,
     minor_version=1,
     identity=WebCacheIdentity(CACHE_6, NoAssignment(), IdentityFlags.MINIMUM_VERSION),
-    view=CacheView(1, (RouterIdReceiveId(ROUTER_6, 5),), (CACHE_6,)),
+    view=CacheView.of(1, (RouterIdReceiveId(ROUTER_6, 5),), (CACHE_6,)),
     capabilities=Capabilities(transmit_t=TransmitT(0, 500), timer_scale=TimerScale(0, 1, 0, 2)),
     commands=CommandExtension((Command(CommandType.SHUTDOWN, CACHE_6),)),
 )

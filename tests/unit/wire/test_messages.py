@@ -25,10 +25,11 @@ from tests.unit.wire.samples import (
 )
 from tests.unit.wire.vectors import HASH_HERE_I_AM
 from wccpd.wire import messages
+from wccpd.wire.addresses import AddressTable
 from wccpd.wire.assignments import AlternateAssignment, AssignmentMap, HashBuckets
 from wccpd.wire.components import Capabilities, CommandExtension, RouterView, ServiceInfo
 from wccpd.wire.elements import Command, RouterAssignment, UnknownElement
-from wccpd.wire.enums import CommandType, ServiceFlags
+from wccpd.wire.enums import AddressFamily, CommandType, ServiceFlags
 from wccpd.wire.framing import read_frame
 from wccpd.wire.identity import MaskAssignment, WebCacheIdentity
 from wccpd.wire.masks import MaskValueSet, Value
@@ -150,16 +151,18 @@ def test_u_is_accepted_in_either_place() -> None:
     assert not message.identity.as_assigned_hash(bytes(32)).is_unassigned
 
 
-def test_the_dual_valid_form_has_an_empty_item_after_every_component_and_capability() -> None:
+def test_the_dual_valid_form_has_a_filler_after_every_component_and_capability() -> None:
     octets = encode_message(I_SEE_YOU, dual_valid=True)
     frame = read_frame(octets)
     assert [number for number, _, _ in frame.spans] == [0, 0x7FFF, 1, 0x7FFF, 2, 0x7FFF, 4, 0x7FFF, 8, 0x7FFF]
     _, offset, end = frame.first[8]
     empty = bytes.fromhex("7fff0000")
-    assert octets[offset:end] == b"".join(
-        struct.pack("!HHI", number, 4, bits) + empty for number, bits in ((1, 3), (2, 1), (3, 1))
+    forwarding, assignment, packet_return = (
+        struct.pack("!HHI", number, 4, bits) for number, bits in ((1, 3), (2, 1), (3, 1))
     )
-    assert len(octets) == len(encode_message(I_SEE_YOU)) + 4 * (5 + 3)
+    last = bytes.fromhex("7fff0008 7fff0000 00000000")
+    assert octets[offset:end] == forwarding + empty + assignment + empty + packet_return + last
+    assert len(octets) == len(encode_message(I_SEE_YOU)) + 4 * (5 + 3) + 8
 
 
 def test_the_dual_valid_form_means_the_same_to_a_correct_reader() -> None:
@@ -209,7 +212,21 @@ def test_only_short_components_are_remembered() -> None:
     decode_message(capabilities(40))
     remembered = messages._recurring.cache_info().currsize
     decode_message(capabilities(4000))
-    assert remembered == messages._recurring.cache_info().currsize == 2
+    assert remembered == messages._recurring.cache_info().currsize == 3, "service, identity, capabilities"
+
+
+def test_the_same_octets_of_an_identity_mean_another_cache_under_another_address_table() -> None:
+    def of(address: str) -> bytes:
+        identity = dataclasses.replace(HASH_IDENTITY, address=IPv4Address(address))
+        table = AddressTable.of_family(AddressFamily.IPV4)
+        return encode_message(
+            dataclasses.replace(HERE_I_AM, minor_version=1, identity=identity, address_table=table)
+        )
+
+    for address in ("10.1.1.1", "10.1.1.2", "10.1.1.1"):
+        message = decode_message(of(address))
+        assert isinstance(message, HereIAm)
+        assert message.identity.address == IPv4Address(address)
 
 
 def test_commands_are_found_by_their_kind() -> None:

@@ -90,12 +90,12 @@ class BpfObject:
             KernelError: There is no such program.
         """
         wanted = {self._program_handle(name) for name in names}
-        program = self._library.pointer("bpf_object__next_program", self._handle, None)
+        program = self._library.pointer("bpf_object__next_program", self._open_handle, None)
         while program is not None:
             self._library.call(
                 "bpf_program__set_autoload", program, program in wanted, obj=self._obj, verb="select from"
             )
-            program = self._library.pointer("bpf_object__next_program", self._handle, program)
+            program = self._library.pointer("bpf_object__next_program", self._open_handle, program)
 
     def load(self) -> None:
         """Make the maps and give the programs to the verifier, once.
@@ -104,7 +104,7 @@ class BpfObject:
             VerifierError: The verifier refused a program.
             KernelError: A map could not be made, or we may not (EPERM); nothing is loaded.
         """
-        code = self._library.code("bpf_object__load", self._handle)
+        code = self._library.code("bpf_object__load", self._open_handle)
         if code >= 0:
             return
         said = tuple(line for line in self._log.value.decode(errors="replace").splitlines() if line.strip())
@@ -133,12 +133,18 @@ class BpfObject:
         fd = self._library.call("bpf_program__fd", handle, obj=f"{self._obj}: program {name}", verb="open")
         return BpfProgram(self._library, fd, owns_fd=False)
 
+    @property
+    def _open_handle(self) -> int:
+        if self._handle is None:
+            raise ValueError(f"{self._obj} is closed")  # libbpf would follow the null pointer
+        return self._handle
+
     def _map_handle(self, name: str) -> int:
-        handle = self._library.pointer("bpf_object__find_map_by_name", self._handle, name.encode())
+        handle = self._library.pointer("bpf_object__find_map_by_name", self._open_handle, name.encode())
         return self._found(handle, f"map {name}")
 
     def _program_handle(self, name: str) -> int:
-        handle = self._library.pointer("bpf_object__find_program_by_name", self._handle, name.encode())
+        handle = self._library.pointer("bpf_object__find_program_by_name", self._open_handle, name.encode())
         return self._found(handle, f"program {name}")
 
     def _found(self, handle: int | None, what: str) -> int:

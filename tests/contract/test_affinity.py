@@ -1,0 +1,267 @@
+"""Flows that stay where they are, and what becomes of them when that is gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.stage import (
+    NOWHERE,
+    OUT,
+    PASSED,
+    RESET,
+    Fate,
+    Place,
+    Stage,
+    answer_to,
+    everything_to,
+    fresh,
+    redirected,
+)
+from tests.support.plans import (
+    BY_DESTINATION,
+    BY_SOURCE,
+    CACHES,
+    EVERYTHING,
+    FIRST,
+    FROM_WEB,
+    INGRESS,
+    NOBODY,
+    SECOND,
+    SERVER,
+    THIRD,
+    deny,
+    evenly,
+    hashed,
+    paths_to,
+    permit,
+    plan,
+    service,
+)
+from wccpd.plan.redirect import TCP, UDP, HashAssignment, LostFlows, Mode, ServicePlan
+from wccpd.plan.verdict import Outcome, Reason, Verdict
+
+ICMP, ESP = 1, 50
+
+
+def moved_to(made: ServicePlan, *caches: object) -> ServicePlan:
+    """The service with all buckets dealt out anew; its caches stay."""
+    return replace(made, assignment=hashed(evenly(*caches)))  # type: ignore[arg-type]
+
+
+def both(stage: Stage, **details: object) -> ServicePlan:
+    """A service with two caches, of which the first owns everything."""
+    paths = paths_to((FIRST, SECOND), stage.forwarding)
+    made = everything_to(stage, "70", FIRST, match=EVERYTHING, paths=paths)
+    return replace(made, **details)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP, ESP])
+def test_a_flow_stays_with_its_cache_and_new_ones_go_by_the_buckets(stage: Stage, protocol: int) -> None:
+    made = both(stage, assignment=hashed(evenly(FIRST), BY_SOURCE))
+    stage.bring_to(plan(made))
+    flow = fresh(SERVER + 1, protocol=protocol)
+    before = stage.send(flow)
+    assert before.cache == FIRST
+    stage.bring_to(plan(replace(made, assignment=hashed(evenly(SECOND), BY_SOURCE))))
+    assert stage.send_all([flow, fresh(SERVER + 2, protocol=protocol)]) == [
+        before,
+        replace_cache(before, SECOND),
+    ]
+
+
+def replace_cache(fate: Fate, cache: object) -> Fate:
+    assert fate.path is not None
+    return replace(fate, path=replace(fate.path, cache=cache))  # type: ignore[arg-type]
+
+
+def test_without_affinity_every_packet_goes_by_the_buckets(stage: Stage) -> None:
+    made = both(stage, affinity=False)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(moved_to(made, SECOND)))
+    assert stage.send(flow).cache == SECOND
+
+
+def test_later_packets_have_the_header_of_the_first_also_that_of_an_alternate_bucket(stage: Stage) -> None:
+    flagged = HashAssignment(BY_DESTINATION, evenly(*CACHES), BY_SOURCE, frozenset(range(256)))
+    made = service("70", *CACHES, forwarding=stage.forwarding, assignment=flagged)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    first = stage.send(flow)
+    assert first.place is Place.CACHE
+    stage.bring_to(plan(moved_to(made, *CACHES[1:])))
+    stage.bring_to(plan(replace(made, assignment=replace(flagged, owners=evenly(*CACHES[::-1])))))
+    assert stage.send(flow) == first
+
+
+def test_a_draining_cache_keeps_its_flows(stage: Stage) -> None:
+    made = both(stage)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(replace(moved_to(made, SECOND), mode=Mode.CLOSED)))
+    assert stage.send(flow).cache == FIRST
+    assert stage.send(fresh()).cache == SECOND
+
+
+def test_a_flow_of_a_lost_cache_moves_and_no_other_does(stage: Stage) -> None:
+    made = service("70", *CACHES, forwarding=stage.forwarding)
+    stage.bring_to(plan(made))
+    flows = [fresh(SERVER + number) for number in range(40)]
+    before = stage.send_all(flows)
+    left = service("70", SECOND, THIRD, forwarding=stage.forwarding)
+    stage.bring_to(plan(left))
+    after = stage.send_all(flows)
+    for was, now in zip(before, after, strict=True):
+        assert now.cache in {SECOND, THIRD} if was.cache == FIRST else now == was
+    assert FIRST in {fate.cache for fate in before}
+    stage.bring_to(plan(made))
+    assert stage.send_all(flows) == after, "they stay where they have moved"
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_connection_of_a_lost_cache_is_reset_if_so_wished(stage: Stage, mode: Mode) -> None:
+    made = both(stage, lost_flows=LostFlows.RESET, mode=mode)
+    stage.bring_to(plan(made))
+    tcp, udp = fresh(), fresh(protocol=UDP)
+    assert {fate.cache for fate in stage.send_all([tcp, udp])} == {FIRST}
+    left = replace(moved_to(made, SECOND), paths=paths_to([SECOND], stage.forwarding))
+    stage.bring_to(plan(left))
+    assert stage.send(tcp) == RESET
+    assert stage.send(udp).cache == SECOND
+    assert stage.observe().counters.total("70", Verdict.REJECTED, Reason.LOST).packets == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "fate"), [(Mode.OPEN, PASSED), (Mode.CLOSED, NOWHERE), (Mode.REJECT, RESET)]
+)
+def test_when_the_last_cache_is_lost_its_flows_are_in_the_mode(stage: Stage, mode: Mode, fate: Fate) -> None:
+    made = everything_to(stage, "70", FIRST, mode=mode)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(replace(made, paths={}, assignment=hashed(NOBODY))))
+    assert stage.send(flow) == fate
+
+
+# --- connections that began without a cache
+
+
+def test_a_connection_that_began_unassigned_stays_forwarded(stage: Stage) -> None:
+    made = everything_to(stage, "70", FIRST, match=EVERYTHING)
+    stage.bring_to(plan(replace(made, assignment=hashed(NOBODY))))
+    tcp, udp = fresh(), fresh(SERVER + 1, protocol=UDP)
+    assert stage.send_all([tcp, udp]) == [PASSED] * 2
+    stage.bring_to(plan(made))
+    assert stage.send(tcp) == PASSED
+    assert stage.send(udp).cache == FIRST
+    assert stage.send(fresh()).cache == FIRST
+    outcome = Outcome("70", Verdict.FORWARDED, Reason.ESTABLISHED)
+    assert stage.observe().counters.outcomes[outcome].packets == 1
+
+
+def test_a_connection_that_began_denied_stays_forwarded(stage: Stage) -> None:
+    made = everything_to(stage, "70", FIRST)
+    stage.bring_to(plan(replace(made, acl=(deny(),))))
+    flow = fresh()
+    assert stage.send(flow) == PASSED
+    stage.bring_to(plan(made))
+    assert stage.send(flow) == PASSED
+    assert stage.send(fresh()).cache == FIRST
+
+
+@pytest.mark.parametrize("mode", [Mode.CLOSED, Mode.REJECT])
+def test_a_mode_that_is_not_open_brings_forwarded_connections_under_inspection(
+    stage: Stage, mode: Mode
+) -> None:
+    made = everything_to(stage, "70", FIRST)
+    stage.bring_to(plan(replace(made, assignment=hashed(NOBODY))))
+    flow = fresh()
+    assert stage.send(flow) == PASSED
+    stage.bring_to(plan(replace(made, mode=mode)))
+    assert stage.send(flow).cache == FIRST
+
+
+def test_a_redirected_connection_that_is_denied_later_comes_back_when_permitted(stage: Stage) -> None:
+    made = both(stage)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(replace(made, acl=(deny(),))))
+    assert stage.send(flow) == PASSED
+    stage.bring_to(plan(moved_to(made, SECOND)))
+    assert stage.send(flow).cache == FIRST
+
+
+def test_a_connection_that_fell_through_stays_with_the_service_that_has_it(stage: Stage) -> None:
+    picky = everything_to(stage, "70", FIRST, acl=(deny(),), fallthrough=True)
+    below = both(stage, name="80", service_id=80)
+    stage.bring_to(plan(picky, below))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(picky, moved_to(below, SECOND)))
+    assert stage.send(flow).cache == FIRST
+    assert stage.send(fresh()).cache == SECOND
+
+
+def test_a_connection_that_fell_through_everything_stays_forwarded(stage: Stage) -> None:
+    picky = everything_to(stage, "70", FIRST, acl=(deny(),), fallthrough=True)
+    stage.bring_to(plan(picky))
+    flow = fresh()
+    assert stage.send(flow) == PASSED
+    stage.bring_to(plan(replace(picky, acl=())))
+    assert stage.send(flow) == PASSED
+
+
+# --- both directions, and errors
+
+
+def pair(stage: Stage) -> tuple[ServicePlan, ServicePlan]:
+    """Two services as a spoofing cache asks for them, each seeing one direction; they would disagree."""
+    paths = paths_to((FIRST, SECOND), stage.forwarding)
+    out = everything_to(stage, "80", FIRST, paths=paths)
+    back = everything_to(stage, "90", SECOND, match=FROM_WEB, paths=paths)
+    return out, back
+
+
+def test_the_two_services_of_a_pair_send_both_directions_of_a_flow_to_one_cache(stage: Stage) -> None:
+    out, back = pair(stage)
+    stage.bring_to(plan(out, back, ingress=(INGRESS, OUT)))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    assert stage.send(answer_to(flow)) == redirected(stage, back, FIRST)
+    outcomes = stage.observe().counters.outcomes
+    assert outcomes[Outcome("90", Verdict.REDIRECTED, cache=FIRST)].packets == 1
+    assert stage.send(answer_to(fresh())).cache == SECOND, (
+        "a flow that began on the other side goes by its own hash"
+    )
+
+
+def test_a_direction_whose_service_lacks_the_cache_goes_with_the_other(stage: Stage) -> None:
+    out, back = pair(stage)
+    back = replace(back, paths=paths_to([SECOND], stage.forwarding))
+    stage.bring_to(plan(out, back, ingress=(INGRESS, OUT)))
+    flow = fresh()
+    there = stage.send(flow)
+    assert there.cache == FIRST
+    assert stage.send(answer_to(flow)) == there
+    outcomes = stage.observe().counters.outcomes
+    assert outcomes[Outcome("80", Verdict.REDIRECTED, cache=FIRST)].packets == 2
+
+
+def test_an_icmp_error_about_a_redirected_flow_goes_to_its_cache(stage: Stage) -> None:
+    made = everything_to(stage, "70", FIRST, acl=(permit(protocol=TCP),))
+    stage.bring_to(plan(made))
+    flow = fresh()
+    there = stage.send(flow)
+    assert stage.send_error(flow) == there
+
+
+def test_an_icmp_error_about_any_other_flow_is_forwarded(stage: Stage) -> None:
+    stage.bring_to(plan(everything_to(stage, "70", FIRST)))
+    flow = fresh(port=443)
+    assert stage.send(flow) == PASSED
+    assert stage.send_error(flow) == PASSED

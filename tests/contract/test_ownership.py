@@ -1,0 +1,105 @@
+"""What is ours is repaired and removed; what is not is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.kernel_stage import KernelStage
+from tests.contract.stage import PASSED, Place, Stage, everything_to, fresh
+from tests.support.plans import CACHES, FIRST, SECOND, SERVER, deny, network, permit, plan, service
+from wccpd.errors import KernelError
+from wccpd.plan.redirect import RedirectPlan
+
+FOREIGN_MARK = 0x5A000000
+FOREIGN_TABLE = f"""
+table ip other {{
+    counter of-packets {{ }}
+    counter of-connections {{ }}
+    chain pre {{
+        type filter hook prerouting priority -200;
+        meta mark set {FOREIGN_MARK:#x}
+        ct mark set ct mark & 0x00ffffff | {FOREIGN_MARK:#x}
+    }}
+    chain post {{
+        type filter hook postrouting priority 0;
+        meta mark & 0xff000000 == {FOREIGN_MARK:#x} counter name of-packets
+        ct mark & 0xff000000 == {FOREIGN_MARK:#x} counter name of-connections
+    }}
+}}
+"""
+
+
+def rich(stage: Stage) -> RedirectPlan:
+    """A plan that needs most kinds of objects."""
+    lines = (deny(destination=network("203.0.113.200/32")), permit())
+    first = service("70", *CACHES, forwarding=stage.forwarding, acl=lines)
+    return plan(first, everything_to(stage, "80", SECOND), never=(network("198.51.100.0/24"),))
+
+
+def test_a_wish_that_is_fulfilled_changes_nothing(stage: Stage) -> None:
+    assert stage.bring_to(rich(stage)).changes
+    assert stage.bring_to(rich(stage)).changes == ()
+
+
+def test_whatever_somebody_damaged_is_repaired(stage: Stage) -> None:
+    wanted = rich(stage)
+    stage.bring_to(wanted)
+    flows = [fresh(SERVER + number) for number in range(10)]
+    before = stage.send_all(flows)
+    assert {fate.place for fate in before} == {Place.CACHE}
+    damages = stage.damages
+    assert damages
+    for what in damages:
+        stage.damage(what)
+        stage.bring_to(wanted)
+        assert stage.bring_to(wanted, leased=False).changes == (), what
+        assert stage.send_all(flows) == before, what
+
+
+@pytest.fixture
+def neighbours(kernel: KernelStage) -> Iterator[KernelStage]:
+    """A router with rules, routes and tables of somebody else's."""
+    router = kernel.network.router
+    router.run("ip", "rule", "add", "priority", "18700", "fwmark", "0x7000000/0xff000000", "lookup", "100")
+    router.run("ip", "rule", "add", "priority", "19500", "fwmark", "0x1/0xff", "lookup", "100")
+    router.run("ip", "route", "add", "192.0.2.0/24", "via", "10.9.0.2", "table", "100", "proto", "118")
+    router.run("nft", FOREIGN_TABLE)
+    yield kernel
+    router.run("nft", "delete table ip other")
+    router.run("ip", "route", "flush", "table", "100")
+    router.run("ip", "rule", "del", "priority", "18700")
+    router.run("ip", "rule", "del", "priority", "19500")
+
+
+def test_what_is_not_ours_survives_beside_it_and_after_it(neighbours: KernelStage) -> None:
+    stage, theirs = neighbours, neighbours.objects()
+    stage.bring_to(rich(stage))
+    together = stage.objects()
+    assert all(set(theirs[kind]) <= set(together[kind]) for kind in theirs)
+    stage.remove()
+    assert stage.objects() == theirs
+
+
+def test_marks_of_others_on_packets_and_connections_survive(neighbours: KernelStage) -> None:
+    stage = neighbours
+    stage.bring_to(plan(everything_to(stage, "70", FIRST)))
+    flow = fresh()
+    assert [stage.send(flow).cache for _ in range(3)] == [FIRST] * 3
+    assert stage.send(fresh(port=443)) == PASSED
+    # Each of the four comes with a sentinel; by GRE the outer packet passes postrouting once more.
+    for kind in ("of-packets", "of-connections"):
+        listing = stage.network.router.run("nft", "list", "counter", "ip", "other", kind)
+        assert int(listing.split("packets ")[-1].split()[0]) >= 8
+
+
+def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(kernel: KernelStage) -> None:
+    router = kernel.network.router
+    router.run("nft", "add table ip wccpd; add chain ip wccpd theirs")
+    try:
+        with pytest.raises(KernelError, match="nft table wccpd"):
+            kernel.bring_to(rich(kernel))
+        assert "theirs" in router.run("nft", "list", "table", "ip", "wccpd")
+    finally:
+        router.run("nft", "delete table ip wccpd")
