@@ -253,6 +253,9 @@ class KernelStage:
                 yield f"ip route del {route}"
         for link in sorted(set(now["links"]) - set(self.before["links"])):
             yield f"ip link del {link.split()[0].partition('@')[0]}"
+        for line in sorted(set(now["programs"]) - set(self.before["programs"])):
+            if line.startswith("qdisc clsact"):
+                yield from (f"tc qdisc del dev {device} clsact" for device in SUBNETS)
         theirs = {line for line in self.before["nft"] if line.startswith("table ")}
         for line in sorted({line for line in now["nft"] if line.startswith("table ")} - theirs):
             table = line.removesuffix(" {")
@@ -329,6 +332,7 @@ _LISTINGS = {
     "rules": "ip rule list",
     "routes": "ip -4 route list table all",
     "links": "ip -brief link",
+    "programs": "for d in spokes farm out; do tc qdisc list dev $d; tc filter list dev $d ingress; done",
 }
 
 

@@ -22,6 +22,7 @@ from wccpd.plan.redirect import (
     LostFlows,
     MaskAssignment,
     Mode,
+    Path,
 )
 from wccpd.plan.verdict import Outcome, Reason, Verdict
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from wccpd.plan.layers import Box
-    from wccpd.plan.redirect import AclLine, HashFields, MaskSet, Path, RedirectPlan, ServicePlan
+    from wccpd.plan.redirect import AclLine, HashFields, MaskSet, RedirectPlan, ServicePlan
 
 SERVICES: Final = 256
 SLOTS: Final = 256
@@ -44,7 +45,7 @@ TCP_AND_IP_OCTETS: Final = 40
 
 _HEAD: Final = struct.Struct("=4s9IH6x")
 _TAKEN: Final = struct.Struct("=4Q")
-_PATH: Final = struct.Struct("=4s4sIHHBBH")
+_PATH: Final = struct.Struct("=4s4sIHHBB2x")
 _SERVICE: Final = struct.Struct("=6BH2I5I4x4Q256s256s256H")
 _FULL: Final = 0xFFFFFFFF
 _MULTIPLIER: Final = 0x9E3779B1
@@ -147,7 +148,8 @@ class _Image:
         macs = {
             int(self._facts.macs[cache].replace(":", ""), 16): self._cell(returned_label(cache))
             for cache, methods in plan.returns.items()
-            if PacketReturnMethod.L2 in methods and cache in self._facts.macs
+            if cache in self._facts.macs
+            and (PacketReturnMethod.L2 in methods or Path(cache, ForwardingMethod.L2) in plan.slots)
         }
         mac_table, macs_mask = self._table(macs, 16) if macs else (0, 0)
         ranges, ranges_count = self._address_ranges()
@@ -203,14 +205,9 @@ class _Image:
         hop = self._facts.hops.get(path) if path is not None else None
         if path is None or hop is None:
             return bytes(_PATH.size)
-        having = (
-            place
-            for place, service in enumerate(self._plan.services, start=1)
-            if service.paths.get(path.cache) == path
-        )
         return _PATH.pack(
             path.cache.packed, hop.next_hop.packed, hop.device_index, min(hop.mtu_bytes, 0xFFFF), self._mss(path),
-            path.forwarding is ForwardingMethod.GRE, self._facts.epochs.get(slot, 0), next(having, 0),
+            path.forwarding is ForwardingMethod.GRE, self._facts.epochs.get(slot, 0),
         )  # fmt: skip
 
     def _mss(self, path: Path) -> int:
@@ -326,7 +323,7 @@ class _Image:
             entries[addresses, ports] = self._slot(service, owner) << 8 | 1
         size = 8
         while (slots := _hashed(entries, size, _mask_place)) is None:
-            size *= 2
+            size = _doubled(size)
         words = []
         for found in slots:
             if found is None:
@@ -388,7 +385,7 @@ class _Image:
         """A hash table of words: key above, value below."""
         size = 8
         while (slots := _hashed(values, size, _place)) is None:
-            size *= 2
+            size = _doubled(size)
         words = (0 if found is None else found[0] << value_bits | found[1] for found in slots)
         return self._append(words), size - 1
 
@@ -409,13 +406,21 @@ def _hashed(
     return slots
 
 
+def _doubled(size: int) -> int:
+    if size >= HEAP_WORDS // 4:
+        raise TooBigError("a table of caches or mask values")
+    return size * 2
+
+
 def _place(key: int) -> int:
     return (key * _MULTIPLIER & _FULL) >> 12
 
 
 def _mask_place(key: tuple[int, int]) -> int:
     addresses, ports = key
-    return _place((addresses ^ addresses >> 32 ^ ports) & _FULL)
+    factors = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
+    parts = (addresses >> 32, addresses & _FULL, ports)
+    return (sum(part * factor for part, factor in zip(parts, factors, strict=True)) & _FULL) >> 12
 
 
 def _words(bits: int, count: int) -> tuple[int, ...]:

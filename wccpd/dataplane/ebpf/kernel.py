@@ -18,6 +18,7 @@ from wccpd.dataplane.bpf.maps import BpfMap, MapKind
 from wccpd.dataplane.bpf.objects import BpfObject
 from wccpd.dataplane.bpf.programs import BpfProgram
 from wccpd.errors import KernelError
+from wccpd.plan.redirect import TCP
 from wccpd.plan.verdict import Count
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ PRIORITY: Final = 0x5743
 _KEY: Final = struct.Struct("=I")
 _COUNT: Final = struct.Struct("=QQ")
 _DEADLINE: Final = struct.Struct("=Q")
+_PIN: Final = struct.Struct("=BB6xIB3x")
+TCP_SECONDS: Final = 432000
+OTHER_SECONDS: Final = 180
+"""For how long a silent flow stays pinned (classify.h)."""
 _LABEL_OCTETS: Final = 128
 _ZERO: Final = _KEY.pack(0)
 
@@ -188,6 +193,15 @@ class Loaded:
         """Whether the lease is running."""
         (deadline,) = _DEADLINE.unpack(self.maps["lease"].get(_ZERO) or bytes(8))
         return bool(deadline > time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+
+    def live_pins(self) -> Iterator[tuple[int, int]]:
+        """Slot and epoch of every flow that is pinned to a path and goes on."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 10**9
+        for key, value in self.maps["flows"].items():
+            slot, epoch, seen_seconds, closing = _PIN.unpack(value)
+            idle_seconds = TCP_SECONDS if key[12] == TCP else OTHER_SECONDS
+            if slot and not closing and now - seen_seconds <= idle_seconds:
+                yield slot, epoch
 
     def read_count(self, cell: int) -> Count:
         """A counter, over all CPUs."""

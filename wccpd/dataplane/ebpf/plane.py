@@ -7,6 +7,7 @@ writes it if it differs from what is in force. What changes on the host between 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from dataclasses import replace
 from hashlib import blake2s
 from ipaddress import IPv4Address
@@ -115,6 +116,14 @@ class EbpfDataPlane:
         """See `DataPlane.renew_lease`."""
         if self._loaded is not None and self._in_force:
             self._loaded.set_lease(seconds)
+
+    def live_flows(self) -> dict[Path, int]:
+        """See `DataPlane.live_flows`."""
+        if self._loaded is None:
+            return {}
+        live = {(slot, epoch): path for slot, (path, epoch, there) in self._slot_notes.items() if there}
+        counted = Counter(self._loaded.live_pins())
+        return {live[pin]: number for pin, number in counted.items() if pin in live}
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""

@@ -43,14 +43,23 @@ inline_always int is_over(const struct pin *pin, const struct packet *packet)
 	return silent > CLOSING_SECONDS || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+/* The service that pinned a flow, 0 if it is gone. */
+inline_always const struct service *pinning(const struct plan *plan, const struct pin *pin)
+{
+	__u32 place = plan->places[pin->service];
+
+	return place ? &plan->services[(place - 1) & (SERVICES - 1)] : 0;
+}
+
 /* What a pin is worth under this plan. */
 inline_always enum pinned worth(const struct plan *plan, const struct pin *pin)
 {
-	const struct path *path = &plan->paths[pin->slot];
+	const struct service *service = pinning(plan, pin);
 
 	if (!pin->slot)
-		return PINNED_FORWARDED;
-	return path->carrier && path->epoch == pin->epoch ? PINNED_TO_PATH : PINNED_TO_LOST;
+		return service && service->mode == OPEN ? PINNED_FORWARDED : PINNED_FOR_NOTHING;
+	return service && service->own[pin->slot] == pin->slot && plan->paths[pin->slot].epoch == pin->epoch ?
+		PINNED_TO_PATH : PINNED_TO_LOST;
 }
 
 inline_always void look_up_flow(const struct plan *plan, struct packet *packet)
@@ -148,7 +157,8 @@ __noinline __u32 owner_by_mask(const struct plan *plan, const struct packet *pac
 	for (__u32 number = 0; number < MAX_MASK_SETS && number < sets; number++, set += 4) {
 		__u64 value = addresses & heap(plan, set), value_ports = ports & heap(plan, set + 1);
 		__u64 table = heap(plan, set + 2);
-		__u32 place = (__u32)((value ^ value >> 32 ^ value_ports >> 32) * 0x9e3779b1u) >> 12;
+		__u32 place = ((__u32)(value >> 32) * 0x9e3779b1u + (__u32)value * 0x85ebca77u +
+			       (__u32)(value_ports >> 32) * 0xc2b2ae3du) >> 12;
 
 		for (int probe = 0; probe < PROBES; probe++, place++) {
 			__u32 entry = (table >> 32) + (place & (__u32)table) * 2;
@@ -169,10 +179,11 @@ inline_always int not_redirected(const struct service *service, struct packet *p
 {
 	packet->cell = service->cells[reason % REASONS];
 	packet->pin_it = 0;
-	if (verdict == PASS && (reason == UNASSIGNED || reason == DENIED) && packet->protocol == IPPROTO_TCP &&
+	if (service->mode == OPEN && (reason == UNASSIGNED || reason == DENIED) && packet->protocol == IPPROTO_TCP &&
 	    packet->looked_up && packet->pinned == NOT_PINNED) {
 		packet->pin_it = 1;
 		packet->new_pin.slot = 0;
+		packet->new_pin.service = service->number;
 	}
 	if (verdict == PASS && reason != LAPSED && service->flags & FALLTHROUGH)
 		return verdict | FALLS_THROUGH;
@@ -193,24 +204,9 @@ inline_always int redirected(const struct service *service, struct packet *packe
 	return SEND;
 }
 
-/* The service that still has the path of the pin: the one that pinned, else the first. */
-inline_always const struct service *carrier(const struct plan *plan, const struct packet *packet)
-{
-	__u32 place = plan->places[packet->pin.service];
-
-	if (!place || plan->services[(place - 1) & (SERVICES - 1)].own[packet->pin.slot] != packet->pin.slot)
-		place = plan->paths[packet->pin.slot].carrier;
-	return &plan->services[(place - 1) & (SERVICES - 1)];
-}
-
-inline_always __u32 pinned_bucket(const struct service *service, const struct packet *packet)
-{
-	return service->number == packet->pin.service ? packet->pin.bucket : 0;
-}
-
 inline_always int new_flow(const struct plan *plan, const struct service *service, struct packet *packet)
 {
-	__u32 bucket = 0, buckets = 0, slot;
+	__u32 bucket, alternate, buckets = 0, slot;
 
 	if (service->flags & BY_MASK) {
 		slot = owner_by_mask(plan, packet, service->masks, service->mask_sets);
@@ -218,10 +214,9 @@ inline_always int new_flow(const struct plan *plan, const struct service *servic
 		bucket = bucket_of(packet, service->primary);
 		buckets = bucket;
 		if (service->flagged[bucket >> 6] >> (bucket & 63) & 1) {
-			__u32 alternate = bucket_of(packet, service->alternate);
-
+			alternate = bucket_of(packet, service->alternate);
 			slot = service->owners[alternate];
-			buckets |= alternate << 8 | 2 << 24;
+			buckets |= alternate << 8 | ALTERNATE;
 		} else {
 			slot = service->owners[bucket];
 		}
@@ -234,7 +229,7 @@ inline_always int new_flow(const struct plan *plan, const struct service *servic
 		packet->new_pin.slot = slot;
 		packet->new_pin.epoch = plan->paths[slot & (SLOTS - 1)].epoch;
 		packet->new_pin.service = service->number;
-		packet->new_pin.bucket = bucket;
+		packet->new_pin.buckets = buckets;
 	}
 	return SEND;
 }
@@ -242,7 +237,7 @@ inline_always int new_flow(const struct plan *plan, const struct service *servic
 /* A service that takes the packet: list, lease, affinity, assignment. */
 __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 {
-	const struct service *service;
+	const struct service *service, *pinned;
 	__u32 own;
 
 	if (!plan || !packet || place >= SERVICES)
@@ -260,19 +255,20 @@ __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 	}
 	if (!packet->leased)
 		return not_redirected(service, packet, LAPSED, by_mode(service));
-	if (packet->looked_up && packet->pinned == PINNED_FORWARDED) {
-		if (packet->protocol == IPPROTO_TCP && service->mode == OPEN)
-			return not_redirected(service, packet, ESTABLISHED, PASS);
-	} else if (packet->looked_up && packet->pinned == PINNED_TO_PATH) {
+	if (packet->looked_up && packet->pinned == PINNED_FORWARDED && service->mode == OPEN)
+		return not_redirected(service, packet, ESTABLISHED, PASS);
+	if (packet->looked_up && packet->pinned == PINNED_TO_PATH) {
+		pinned = pinning(plan, &packet->pin);
 		own = service->own[packet->pin.slot];
-		if (own)
-			return redirected(service, packet, own, pinned_bucket(service, packet));
-		service = carrier(plan, packet);
-		return redirected(service, packet, packet->pin.slot, pinned_bucket(service, packet));
-	} else if (packet->looked_up && packet->pinned == PINNED_TO_LOST) {
-		if (packet->protocol == IPPROTO_TCP && service->flags & RESET_LOST)
-			return not_redirected(service, packet, LOST, ANSWER);
+		/* Of a pair of services, each sees one direction of the same connection. */
+		if (own && pinned != service)
+			return redirected(service, packet, own, 0);
+		if (pinned)
+			return redirected(pinned, packet, packet->pin.slot, packet->pin.buckets);
 	}
+	if (packet->looked_up && packet->pinned == PINNED_TO_LOST && packet->protocol == IPPROTO_TCP &&
+	    service->flags & RESET_LOST)
+		return not_redirected(service, packet, LOST, ANSWER);
 	return new_flow(plan, service, packet);
 }
 
@@ -375,10 +371,10 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 
 /* -- errors and fragments ------------------------------------------------------------------------------ */
 
-/* An ICMP error on its way from client to server about a flow that is pinned to a path: where that goes.
+/* An ICMP error on its way from client to server about a flow that is pinned to a path goes there too.
  * Returns -1 if it is an ordinary packet.
  */
-inline_always int ask_about_error(struct __sk_buff *context, const struct plan *plan, struct packet *packet)
+static __noinline int ask_about_error(struct __sk_buff *context, const struct plan *plan, struct packet *packet)
 {
 	struct {
 		__u8 ip[20];
@@ -410,11 +406,8 @@ inline_always int ask_about_error(struct __sk_buff *context, const struct plan *
 	/* What the client complains about came to it: from the other end. */
 	if (!pin || is_over(pin, &about) || worth(plan, pin) != PINNED_TO_PATH || from_high == pin->client_is_high)
 		return -1;
-	packet->pin = *pin;
-	service = carrier(plan, packet);
-	if (!packet->leased)
-		return not_redirected(service, packet, LAPSED, by_mode(service));
-	return redirected(service, packet, packet->pin.slot, pinned_bucket(service, packet));
+	service = pinning(plan, pin);
+	return service ? redirected(service, packet, pin->slot, pin->buckets) : -1;
 }
 
 inline_always void fragment_key(const struct packet *packet, struct fragment_key *key)
@@ -498,11 +491,11 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 {
 	struct services asked;
 	enum cell exempt;
-	int verdict = -1;
+	int verdict;
 	__u32 zero = 0;
 	__u64 *deadline, now;
 
-	if (!(plan->protocols_taken[packet->protocol >> 6 & 3] >> (packet->protocol & 63) & 1))
+	if (!(plan->protocols_taken[packet->protocol >> 6 & 3] >> (packet->protocol & 63) & 1) && !packet->is_error)
 		return PASS;
 	now = bpf_ktime_get_coarse_ns();
 	packet->now_seconds = now / NANOSECONDS;
@@ -519,9 +512,14 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 		return verdict;
 	}
 	asked = candidates(plan, packet);
-	if (packet->is_error)
+	if (packet->is_error && packet->leased && !packet->truncated) {
 		verdict = ask_about_error(context, plan, packet);
-	if (verdict < 0 && !(asked.words[0] | asked.words[1] | asked.words[2] | asked.words[3])) {
+		if (verdict >= 0) {
+			count(packet->cell, packet->octets);
+			return verdict;
+		}
+	}
+	if (!(asked.words[0] | asked.words[1] | asked.words[2] | asked.words[3])) {
 		if (packet->fragment)
 			remember_first(packet, PASS);
 		return PASS;
@@ -536,10 +534,6 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 	if (packet->truncated) {
 		count(DROPPED_TRUNCATED, packet->octets);
 		return DROP;
-	}
-	if (verdict >= 0) {
-		count(packet->cell, packet->octets);
-		return verdict;
 	}
 	verdict = ask_in_turn(plan, packet, &asked);
 	if (packet->pin_it)

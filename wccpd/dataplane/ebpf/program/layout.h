@@ -38,6 +38,8 @@
 #define PERMIT (1 << 16)
 #define LINE_THERE (1 << 17)
 
+#define ALTERNATE (2 << 24) /* in the redirect header */
+
 enum mode { OPEN, CLOSED, REJECT };
 enum reason { UNASSIGNED, DENIED, ESTABLISHED, LAPSED, LOST, REASONS };
 enum field { SOURCE_ADDRESS = 1, DESTINATION_ADDRESS = 2, SOURCE_PORT = 4, DESTINATION_PORT = 8 };
@@ -91,7 +93,7 @@ struct path {
 	__u16 mss; /* greatest that fits through, 0 for no clamping */
 	__u8 is_gre;
 	__u8 epoch; /* told apart from those that had the slot before */
-	__u16 carrier; /* place of the first service that has it, plus 1; 0: none has */
+	__u16 unused;
 };
 
 struct plan {
@@ -128,12 +130,12 @@ struct flow_key {
 struct pin {
 	__u8 slot; /* 0: forwarded */
 	__u8 epoch;
-	__u8 service; /* number */
-	__u8 bucket;
+	__u8 service; /* number of the one that pinned it */
 	__u8 client_is_high;
-	__u8 closing; /* FIN or RST seen */
-	__u16 unused;
+	__u32 buckets; /* of the redirect header, with the alternate flag */
 	__u32 seen_seconds;
+	__u8 closing; /* FIN or RST seen */
+	__u8 unused[3];
 };
 
 struct fragment_key {
