@@ -205,7 +205,7 @@ class KernelStage:
     def send_all(self, packets: Sequence[Packet], details: Details = PLAIN) -> list[Fate]:
         crafted = [craft(packet, self.network.new_identification(), details) for packet in packets]
         frames = [
-            (packet.device, ethernet(_sender_mac(packet), ROUTER_MAC[packet.device], ip))
+            (packet.device, ethernet(sender_mac(packet), ROUTER_MAC[packet.device], ip))
             for packet, ip in zip(packets, crafted, strict=True)
         ]
         seen = self.network.exchange(frames)
@@ -223,7 +223,7 @@ class KernelStage:
             fragmentation_needed(quoted, 1400),
             identification=self.network.new_identification(),
         )
-        frame = ethernet(_sender_mac(about), ROUTER_MAC[about.device], error)
+        frame = ethernet(sender_mac(about), ROUTER_MAC[about.device], error)
         seen = self.network.exchange([(about.device, frame)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
 
@@ -254,8 +254,10 @@ class KernelStage:
         for link in sorted(set(now["links"]) - set(self.before["links"])):
             yield f"ip link del {link.split()[0].partition('@')[0]}"
         for line in sorted(set(now["programs"]) - set(self.before["programs"])):
-            if line.startswith("qdisc clsact"):
-                yield from (f"tc qdisc del dev {device} clsact" for device in SUBNETS)
+            device, _, qdisc = line.partition(":")
+            if qdisc.startswith("qdisc clsact"):
+                yield f"tc filter del dev {device} ingress"
+                yield f"tc qdisc del dev {device} clsact"
         theirs = {line for line in self.before["nft"] if line.startswith("table ")}
         for line in sorted({line for line in now["nft"] if line.startswith("table ")} - theirs):
             table = line.removesuffix(" {")
@@ -316,7 +318,7 @@ def _assert_carried_whole(sent: Seen, seen: Seen) -> None:
     assert seen.body == sent.body
 
 
-def _sender_mac(packet: Packet) -> bytes:
+def sender_mac(packet: Packet) -> bytes:
     if packet.sender is not None:
         return CACHE_MAC[packet.sender]
     return CACHE_MAC.get(packet.source, PEER_MAC[FARM]) if packet.device == FARM else PEER_MAC[packet.device]
@@ -332,7 +334,7 @@ _LISTINGS = {
     "rules": "ip rule list",
     "routes": "ip -4 route list table all",
     "links": "ip -brief link",
-    "programs": "for d in spokes farm out; do tc qdisc list dev $d; tc filter list dev $d ingress; done",
+    "programs": "for d in spokes farm out; do tc qdisc list dev $d | sed s/^/$d:/; tc filter list dev $d ingress; done",
 }
 
 
