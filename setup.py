@@ -34,7 +34,18 @@ def compile_program() -> None:
     if made.exists() and made.stat().st_mtime >= newest:
         return
     headers = Path("/usr/include") / (sysconfig.get_config_var("MULTIARCH") or "")
-    command = ["clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-isystem", str(headers)]
+    command = [
+        "clang",
+        "-O2",
+        "-g",
+        "-Wall",
+        "-Werror",
+        "-target",
+        "bpf",
+        "-mcpu=v3",
+        "-isystem",
+        str(headers),
+    ]
     subprocess.run([*command, "-c", str(source), "-o", str(made)], check=True)  # noqa: S603 - our own files
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import elements, engine, wire
-from bench.packets import forwarding, netlink, static
+from bench.packets import ebpf, forwarding, netlink, static
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
     "elements": elements.cases,
-    "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()]),
+    "packets": lambda: forwarding.cases([*ebpf.scenarios(), *netlink.scenarios(), *static.scenarios()]),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 

@@ -80,7 +80,8 @@ class Trial:
         self.carried = 0
         self.verdicts = dict.fromkeys(Verdict, 0)
         self.indexes = {
-            device: int(network.router.run("cat", f"/sys/class/net/{device}/ifindex")) for device in ROUTER_MAC
+            device: int(network.router.run("cat", f"/sys/class/net/{device}/ifindex"))
+            for device in ROUTER_MAC
         }
 
     def hold(self, plan: RedirectPlan, packets: list[Packet]) -> None:
@@ -127,7 +128,13 @@ def flow(packet: Packet) -> FlowKey:
 
 
 def compare(
-    plan: RedirectPlan, packet: Packet, decision: Decision, frame: bytes, verdict: int, octets: bytes, slot: int
+    plan: RedirectPlan,
+    packet: Packet,
+    decision: Decision,
+    frame: bytes,
+    verdict: int,
+    octets: bytes,
+    slot: int,
 ) -> str:
     """What is wrong with what the program did; empty if nothing is."""
     match decision.verdict:
@@ -151,7 +158,9 @@ def compare(
             ROUTER_ID.packed, decision.path.cache.packed,
         )  # fmt: skip
         expected += outer[:10] + checksum(outer) + outer[12:] + gre
-    return "" if octets == expected + inner else f"other octets: {octets.hex()} not {(expected + inner).hex()}"
+    return (
+        "" if octets == expected + inner else f"other octets: {octets.hex()} not {(expected + inner).hex()}"
+    )
 
 
 def one_hop_less(ip: bytes) -> bytes:
@@ -172,5 +181,7 @@ def answer_problem(packet: Packet, verdict: int, octets: bytes, frame: bytes) ->
         right = seen.protocol == TCP and seen.body[:4] == ports and seen.body[13] & RST
         right = right and checksum(pseudo + seen.body) == bytes(2) and seen.source == packet.destination
         return "" if right else f"no reset: {seen.ip.hex()}"
-    right = seen.protocol == ICMP and (seen.body[0], seen.body[1]) == (3, 13) and checksum(seen.body) == bytes(2)
+    right = (
+        seen.protocol == ICMP and (seen.body[0], seen.body[1]) == (3, 13) and checksum(seen.body) == bytes(2)
+    )
     return "" if right and seen.quoted.ip == frame[14:42] else f"no ICMP: {seen.ip.hex()}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path as FilePath
@@ -152,6 +152,23 @@ class LinuxDataPlane:
         failures = self._apply(operations)
         self._compiled = None
         return Applied(changes=operations.words(), faults=tuple(failure.error for failure in failures))
+
+    def withdraw(self, tunnels: tuple[GreDevice, ...]) -> None:
+        """Take away the redirect, but none of these tunnels: another plane takes over.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        operations = diff(DesiredState(), self._observe())
+        kept = {tunnel.name for tunnel in tunnels}
+        failures = self._apply(
+            replace(
+                operations,
+                remove_devices=tuple(each for each in operations.remove_devices if each.name not in kept),
+            )
+        )
+        for failure in failures:
+            raise failure.error
 
     def close(self) -> None:
         """Close the netlink sockets."""

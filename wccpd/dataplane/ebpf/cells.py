@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIXED_CELLS: Final = 64
 """The first cells are the program's own (layout.h, `enum cell`)."""
 CELLS: Final = 16384
-EXEMPTIONS: Final = {number: exemption for number, exemption in enumerate(Exemption, start=1)}
+EXEMPTIONS: Final = dict(enumerate(Exemption, start=1))
 DROPS: Final = {
     7: "truncated",
     8: "stray-fragment",
@@ -95,11 +95,7 @@ class Cells:
                 )
                 for service, lines in lists.items()
             },
-            {
-                exemption: count
-                for cell, exemption in EXEMPTIONS.items()
-                if (count := read(cell)).packets
-            },
+            {exemption: count for cell, exemption in EXEMPTIONS.items() if (count := read(cell)).packets},
             {cache: count for cache, count in returned.items() if count.packets},
             {reason: count for cell, reason in DROPS.items() if (count := read(cell)).packets},
         )

@@ -10,7 +10,7 @@ import struct
 from array import array
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from wccpd.dataplane.ebpf.cells import line_labels, outcome_label, returned_label
 from wccpd.plan.layers import EVERYTHING, acl_box
@@ -43,6 +43,7 @@ OUTER_OCTETS: Final = 28
 """Outer IP header, GRE, redirect header."""
 TCP_AND_IP_OCTETS: Final = 40
 
+_Key = TypeVar("_Key", int, tuple[int, int])
 _HEAD: Final = struct.Struct("=4s9IH6x")
 _TAKEN: Final = struct.Struct("=4Q")
 _PATH: Final = struct.Struct("=4s4sIHHBB2x")
@@ -329,8 +330,8 @@ class _Image:
             if found is None:
                 words += [0, 0]
             else:
-                (addresses, ports), value = found
-                words += [addresses, ports << 32 | value]
+                (addresses, ports), entry = found
+                words += [addresses, ports << 32 | entry]
         return self._append(words), size - 1
 
     # -- redirect lists ------------------------------------------------------------------------------------
@@ -391,12 +392,12 @@ class _Image:
 
 
 def _hashed(
-    values: Mapping[object, int], size: int, place: Callable[[object], int]
-) -> list[tuple[object, int] | None] | None:
+    values: Mapping[_Key, int], size: int, place: Callable[[_Key], int]
+) -> list[tuple[_Key, int] | None] | None:
     """Open addressing, no key further than the program looks; None if the table is too small."""
     if 2 * len(values) > size:
         return None
-    slots: list[tuple[object, int] | None] = [None] * size
+    slots: list[tuple[_Key, int] | None] = [None] * size
     for key, value in values.items():
         first = place(key)
         free = next((n for n in range(min(PROBES, size)) if slots[(first + n) % size] is None), None)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from wccpd.dataplane.bpf.filesystem import ensure_mounted
+from wccpd.dataplane.bpf.filesystem import BPF_FILESYSTEM, ensure_mounted
 from wccpd.dataplane.bpf.hooks import Direction, attach_tc, attached_tc, detach_tc
 from wccpd.dataplane.bpf.maps import BpfMap, MapKind
 from wccpd.dataplane.bpf.objects import BpfObject
@@ -42,6 +42,11 @@ _LABEL_OCTETS: Final = 128
 _ZERO: Final = _KEY.pack(0)
 
 
+def pins_of_this_namespace() -> Path:
+    """The folder of our pins; it is there only if there are any."""
+    return BPF_FILESYSTEM / f"wccpd-{Path('/proc/thread-self/ns/net').stat().st_ino}"
+
+
 class Loaded:
     """The programs with their maps."""
 
@@ -58,8 +63,8 @@ class Loaded:
             KernelError: The programs are not built in, or the kernel cannot.
         """
         self._library = library
-        namespace = Path("/proc/thread-self/ns/net").stat().st_ino
-        self._folder = ensure_mounted() / f"wccpd-{namespace}"
+        ensure_mounted()
+        self._folder = pins_of_this_namespace()
         self._object = BpfObject(library, OBJECT)
         self._kept: list[BpfMap | BpfProgram] = []
         try:
@@ -110,7 +115,9 @@ class Loaded:
         for name in PROGRAMS:
             with suppress(KernelError), BpfProgram.pinned(self._library, self._folder / name) as program:
                 ours.add(program.id)
-        attached = {attached_tc(self._library, each, Direction.INGRESS, priority=PRIORITY) for each in devices}
+        attached = {
+            attached_tc(self._library, each, Direction.INGRESS, priority=PRIORITY) for each in devices
+        }
         if ours & attached:
             try:
                 found = {name: BpfMap.pinned(self._library, self._folder / name) for name in MAPS}
@@ -143,25 +150,27 @@ class Loaded:
 
     # -- hooks -----------------------------------------------------------------------------------------
 
-    def attach(self, device: int, name: str) -> bool:
-        """Run a program at a device; False if it does already.
+    def runs(self, device: int, name: str) -> bool:
+        """Whether a program runs at a device."""
+        present = attached_tc(self._library, device, Direction.INGRESS, priority=PRIORITY)
+        return present == self.programs[name].id
+
+    def runs_any(self, device: int) -> bool:
+        """Whether one of ours does, be it an earlier version's."""
+        present = attached_tc(self._library, device, Direction.INGRESS, priority=PRIORITY)
+        return present is not None and self._is_ours(present)
+
+    def attach(self, device: int, name: str) -> None:
+        """Run a program at a device, in place of what is at our place there.
 
         Raises:
-            KernelError: The kernel refused, or our place is taken by somebody else's program (EEXIST).
+            KernelError: The kernel refused.
         """
-        program = self.programs[name]
-        present = attached_tc(self._library, device, Direction.INGRESS, priority=PRIORITY)
-        if present == program.id:
-            return False
-        if present is not None and not self._is_ours(present):
-            raise KernelError(f"tc filter {PRIORITY} of device {device}", "add", 17, "somebody else's is there")
-        attach_tc(self._library, device, Direction.INGRESS, program, priority=PRIORITY)
-        return True
+        attach_tc(self._library, device, Direction.INGRESS, self.programs[name], priority=PRIORITY)
 
     def detach(self, device: int) -> bool:
         """Run none of ours at a device; False if none does."""
-        present = attached_tc(self._library, device, Direction.INGRESS, priority=PRIORITY)
-        if present is None or not self._is_ours(present):
+        if not self.runs_any(device):
             return False
         detach_tc(self._library, device, Direction.INGRESS, priority=PRIORITY)
         return True

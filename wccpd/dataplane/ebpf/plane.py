@@ -22,7 +22,7 @@ from wccpd.dataplane.bpf.hooks import remove_clsact
 from wccpd.dataplane.bpf.libbpf import LibBpf
 from wccpd.dataplane.ebpf.cells import CELLS, Cells, CellsFullError
 from wccpd.dataplane.ebpf.image import Hop, HostFacts, TooBigError, image
-from wccpd.dataplane.ebpf.kernel import Loaded
+from wccpd.dataplane.ebpf.kernel import PRIORITY, Loaded
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
 from wccpd.plan.compile import without_paths
@@ -45,6 +45,7 @@ _PLAN_NOTE: Final = 1 << 21
 _QDISC_NOTE: Final = 1 << 24
 """Notes about devices whose clsact qdisc we made."""
 _CLSACT_SIDES: Final = (0xFFFFFFF2, 0xFFFFFFF3)
+"""Ingress and egress as parents of filters."""
 _DEVICE_HINTS: Final = {
     errno.EOPNOTSUPP: "this kernel has no GRE devices: load or build the module ip_gre",
 }
@@ -141,20 +142,39 @@ class EbpfDataPlane:
             loaded.pin()
             self._attach(loaded, self._hooks(closed, facts, links), links, changes, faults)
             self._remove_tunnels((), present, changes, faults)
+            self._lists, self._in_force = {}, False
         else:
             self._remove_tunnels((), present, changes, faults)
-            self._attach(loaded, {}, links, changes, faults)
-            loaded.unpin()
-            loaded.close()
-            self._loaded = None
-        self._lists, self._in_force = {}, False
+            self._unload(loaded, links, changes, faults)
         return Applied(tuple(changes), faults=tuple(faults))
+
+    def withdraw(self) -> None:
+        """Take away the redirect, but no tunnel: another plane takes over.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        with host.kernel("network state", "read"):
+            links = host.links(self._ipr)
+        faults: list[KernelError] = []
+        self._unload(self._load(), links, [], faults)
+        for fault in faults:
+            raise fault
 
     def close(self) -> None:
         """Close sockets and descriptors."""
         if self._loaded is not None:
             self._loaded.close()
         self._ipr.close()
+
+    def _unload(
+        self, loaded: Loaded, links: tuple[Link, ...], changes: list[str], faults: list[KernelError]
+    ) -> None:
+        self._attach(loaded, {}, links, changes, faults)
+        loaded.unpin()
+        loaded.close()
+        self._loaded = None
+        self._lists, self._in_force = {}, False
 
     # -- plan ------------------------------------------------------------------------------------------
 
@@ -206,9 +226,7 @@ class EbpfDataPlane:
         facts = replace(facts, epochs={slot: epoch for slot, (_, epoch, _) in slots.items()})
         self._cells.begin()
         try:
-            octets = image(
-                without_paths(plan, missing), self._settings.services, facts, self._cells.cell
-            )
+            octets = image(without_paths(plan, missing), self._settings.services, facts, self._cells.cell)
         except (TooBigError, CellsFullError) as error:
             raise KernelError("plan", "compile", errno.E2BIG, str(error) or "too many counters") from error
         self._lists = {service.name: service.acl for service in plan.services if service.acl}
@@ -229,9 +247,7 @@ class EbpfDataPlane:
             loaded.strike(cell)
         return [f"plan of {len(plan.services)} services"] if changed else []
 
-    def _slots_after(
-        self, plan: RedirectPlan, missing: frozenset[Path]
-    ) -> dict[int, tuple[Path, int, bool]]:
+    def _slots_after(self, plan: RedirectPlan, missing: frozenset[Path]) -> dict[int, tuple[Path, int, bool]]:
         """Slots with their paths and epochs; one that gets another path begins a new epoch."""
         slots = {slot: (path, epoch, False) for slot, (path, epoch, _) in self._slot_notes.items()}
         for path, slot in plan.slots.items():
@@ -282,13 +298,24 @@ class EbpfDataPlane:
                         changes.append(f"no program at {link.name}")
                     self._drop_qdisc(loaded, link)
                     continue
+                if loaded.runs(link.index, name):
+                    continue
                 if link.index not in having:
                     self._qdiscs.add(link.index)
                     loaded.note(_QDISC_NOTE + link.index, link.name)
-                if loaded.attach(link.index, name):
-                    changes.append(f"program {name} at {link.name}")
+                elif not loaded.runs_any(link.index) and self._is_taken(link):
+                    place = f"tc filter priority {PRIORITY} at {link.name}"
+                    raise KernelError(place, "add", errno.EEXIST, "somebody else's is there")
+                loaded.attach(link.index, name)
+                changes.append(f"program {name} at {link.name}")
             except KernelError as error:
                 faults.append(error)
+
+    def _is_taken(self, link: Link) -> bool:
+        """Whether a filter has our priority."""
+        with host.kernel(f"tc filters of {link.name}", "read"):
+            filters = self._ipr.get_filters(index=link.index, parent=_CLSACT_SIDES[0])
+        return any(each["info"] >> 16 == PRIORITY for each in filters)
 
     def _drop_qdisc(self, loaded: Loaded, link: Link) -> None:
         """Remove the clsact qdisc that we made, unless somebody else uses it by now."""
@@ -296,7 +323,9 @@ class EbpfDataPlane:
             return
         with host.kernel(f"tc filters of {link.name}", "read"):
             others = [
-                each for side in _CLSACT_SIDES for each in self._ipr.get_filters(index=link.index, parent=side)
+                each
+                for side in _CLSACT_SIDES
+                for each in self._ipr.get_filters(index=link.index, parent=side)
             ]
         if not others:
             remove_clsact(self._library, link.index)
@@ -363,4 +392,3 @@ def _slot_text(note: tuple[Path, int, bool]) -> str:
 def _read_slot(text: str) -> tuple[Path, int, bool]:
     cache, forwarding, epoch, live = text.split()
     return Path(IPv4Address(cache), ForwardingMethod[forwarding]), int(epoch), live == "1"
-
