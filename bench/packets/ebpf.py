@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Final
 
-from bench.packets.forwarding import Scenario
+from bench.packets.forwarding import PLAIN, Scenario
 from bench.packets.router import CACHE_HOPS, INGRESS, hop_address
 from wccpd.dataplane.ebpf.plane import EbpfDataPlane
 from wccpd.dataplane.port import Wish
@@ -54,7 +54,8 @@ class Redirect:
     services: int = 1
     """The one that takes the packets is the last."""
     goal: float | None = None
-    """The least ratio to plain forwarding."""
+    """The least ratio to plain forwarding, or to `beside`."""
+    beside: str = PLAIN
 
     @property
     def name(self) -> str:
@@ -77,10 +78,10 @@ REDIRECTS: Final = (
     Redirect(GRE, goal=0.95),
     Redirect(GRE, affinity=True, goal=0.85),
     Redirect(GRE, caches=1),
-    Redirect(GRE, caches=32),
+    Redirect(GRE, caches=32, goal=1 / 1.1, beside="ebpf_gre_1_cache"),
     Redirect(GRE, lines=1),
-    Redirect(GRE, lines=1000),
-    Redirect(GRE, services=256),
+    Redirect(GRE, lines=1000, goal=1 / 1.15, beside="ebpf_gre_8_caches_1_lines"),
+    Redirect(GRE, services=256, goal=1 / 1.1, beside="ebpf_gre_8_caches"),
 )
 
 
@@ -93,8 +94,9 @@ def scenarios() -> Iterator[Scenario]:
             partial(_prepare, redirect),
             frozenset(redirect.hops),
             "ebpf",
-            goal=f"at least {goal}" if goal is not None else "",
+            goal=f"at least {goal:.2f}" if goal is not None else "",
             is_met=partial(operator.le, goal) if goal is not None else None,
+            beside=redirect.beside,
         )
 
 

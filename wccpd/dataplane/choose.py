@@ -72,7 +72,7 @@ class PlaneChoice:
         except KernelError as error:
             if self.kind is PlaneKind.EBPF:
                 raise
-            self.reason = error.verifier[-1] if isinstance(error, VerifierError) else str(error)
+            self.reason = _words(error)
             return None
         try:
             other = LinuxDataPlane(self.settings)
@@ -91,3 +91,11 @@ class PlaneChoice:
             other.close()
         self.name = PlaneKind.NETLINK.value
         return LinuxDataPlane(self.settings)
+
+
+def _words(error: KernelError) -> str:
+    """An error in one line; of the verifier's, what it did not like rather than its statistics behind it."""
+    if not isinstance(error, VerifierError):
+        return str(error)
+    said = [line for line in error.verifier if not line.startswith("processed ")]
+    return f"the verifier refused the program: {said[-1] if said else error}"

@@ -87,7 +87,7 @@ class LinuxDataPlane:
             slots=self._slots(observed),
             counters=self._counters(observed),
             forwards=forwards,
-            hindrances=tuple(map(_strict_words, filter(_is_strict, sorted(self._segments)))),
+            hindrances=tuple(map(_strict_words, filter(is_strict, sorted(self._segments)))),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
         )
 
@@ -433,7 +433,7 @@ def adjacent_networks() -> tuple[IPv4Network, ...]:
         )
 
 
-def _is_strict(device: str) -> bool:
+def is_strict(device: str) -> bool:
     """Whether reverse-path filtering drops what a cache returns by L2, under addresses that are elsewhere.
 
     The kernel takes the greater of the device's and all's setting: 0 off, 1 strict, 2 loose (ip-sysctl).

@@ -148,7 +148,7 @@ class _Image:
         hosts, hosts_mask = self._table({int(host): flags for host, flags in self._hosts().items()}, 32)
         macs = {
             int(self._facts.macs[cache].replace(":", ""), 16): self._cell(returned_label(cache))
-            for cache, methods in plan.returns.items()
+            for cache, methods in sorted(plan.returns.items())
             if cache in self._facts.macs
             and (PacketReturnMethod.L2 in methods or Path(cache, ForwardingMethod.L2) in plan.slots)
         }
@@ -176,7 +176,8 @@ class _Image:
         for network in self._facts.local:
             if network.prefixlen == network.max_prefixlen:
                 found[network.network_address] = _HOST_THERE | _HOST_LOCAL
-        for cache in self._plan.caches | self._plan.returns.keys():
+        # In an order that does not depend on the run: the same plan must have the same octets.
+        for cache in sorted(self._plan.caches | self._plan.returns.keys()):
             flags = found.get(cache, _HOST_THERE)
             if cache in self._plan.caches:
                 flags |= _HOST_CACHE

@@ -67,6 +67,8 @@ class Loaded:
         self._folder = pins_of_this_namespace()
         self._object = BpfObject(library, OBJECT)
         self._kept: list[BpfMap | BpfProgram] = []
+        self._former: set[int] = set()
+        """Ids of an earlier version's programs."""
         try:
             self.adopted = self._adopt(devices)
             if flows is not None and not self.adopted:
@@ -126,6 +128,7 @@ class Loaded:
                     self._object.reuse(name, each)
             except KernelError:
                 # Another version's maps: its programs run on until ours take their place.
+                self._former |= ours
                 self._object.close()
                 self._object = BpfObject(self._library, OBJECT)
             else:
@@ -144,6 +147,7 @@ class Loaded:
                 self._kept.append(pinned)
                 self.programs[name] = pinned
             else:
+                self._former.add(pinned.id)
                 pinned.close()
                 pin.unlink()
                 program.pin(pin)
@@ -176,7 +180,9 @@ class Loaded:
         return True
 
     def _is_ours(self, program_id: int) -> bool:
-        """Also an earlier version's."""
+        """Also an earlier version's. To open a program by its id is allowed to few; those pinned we know anyway."""
+        if program_id in self._former | {program.id for program in self.programs.values()}:
+            return True
         try:
             with BpfProgram.by_id(self._library, program_id) as program:
                 return any(name[:15] == program.name for name in PROGRAMS)

@@ -23,6 +23,7 @@ from wccpd.dataplane.bpf.libbpf import LibBpf
 from wccpd.dataplane.ebpf.cells import CELLS, Cells, CellsFullError
 from wccpd.dataplane.ebpf.image import Hop, HostFacts, TooBigError, image
 from wccpd.dataplane.ebpf.kernel import PRIORITY, Loaded
+from wccpd.dataplane.linux import is_strict
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
 from wccpd.plan.compile import without_paths
@@ -69,6 +70,8 @@ class EbpfDataPlane:
         self._lists: dict[str, tuple[AclLine, ...]] = {}
         self._lease_seconds = 0.0
         self._in_force = False
+        self._segments: frozenset[str] = frozenset()
+        """Devices by which caches return packets."""
         self._loaded: Loaded | None = None
         try:
             self._library = LibBpf()
@@ -92,6 +95,7 @@ class EbpfDataPlane:
             slots={path: slot for slot, (path, _, live) in self._slot_notes.items() if live},
             counters=self._cells.counters(loaded.read_count, self._lists),
             forwards=forwards,
+            hindrances=tuple(map(_strict_words, filter(is_strict, sorted(self._segments)))),
             leased=loaded.is_leased,
         )
 
@@ -268,6 +272,7 @@ class EbpfDataPlane:
             way = host.way_to(self._ipr, cache)
             if way is not None:
                 back.add(way.device_index)
+        self._segments = frozenset(by_index[index].name for index in back & by_index.keys())
         for index in back & by_index.keys():
             found[index] = "wccp_back" if by_index[index].is_ethernet else "wccp_back_ip"
         for link in links:
@@ -382,6 +387,11 @@ def _closed(plan: RedirectPlan) -> RedirectPlan:
     last = max((place for place, each in enumerate(plan.services) if each.mode is not Mode.OPEN), default=-1)
     emptied = RedirectPlan(plan.router_id, plan.ingress, plan.services[: last + 1], never=plan.never)
     return without_paths(emptied, plan.slots.keys())
+
+
+def _strict_words(device: str) -> str:
+    key = f"net.ipv4.conf.{device}.rp_filter"
+    return f"{key} is strict: it drops what caches return (remedy: sysctl -w {key}=2)"
 
 
 def _slot_text(note: tuple[Path, int, bool]) -> str:
