@@ -5,13 +5,23 @@ The stage is that of the contract; see tests/contract/kernel_stage.py.
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
-from tests.contract.kernel_stage import CACHE_MAC, PEER_MAC, ROUTER_MAC, KernelStage, Network
+from tests.contract.kernel_stage import (
+    CACHE_MAC,
+    PACKET_IGNORE_OUTGOING,
+    PEER_MAC,
+    ROUTER_MAC,
+    SOL_PACKET,
+    KernelStage,
+    Network,
+)
 from tests.contract.stage import FARM, OUT, Place, answer_to, everything_to, fresh
 from tests.contract.wires import (
     ACK,
@@ -26,6 +36,7 @@ from tests.contract.wires import (
     ip_packet,
     mss_of,
     plain_gre,
+    read_frame,
     wccp_gre,
 )
 from tests.support.namespaces import Namespace
@@ -40,6 +51,7 @@ pytestmark = pytest.mark.netns
 MORE_FRAGMENTS = 0x2000
 MTU = 1500
 OUTER = 28
+PACKET_VNET_HDR = 15
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +265,61 @@ def test_a_slot_that_another_path_gets_takes_no_flows_along(stage: KernelStage) 
     (slot,) = first.slots.values()
     stage.bring_to(replace(after, slots=dict.fromkeys(after.slots, slot)))
     assert stage.send(flow).cache == SECOND
+
+
+# --- super-packets
+
+
+def test_a_super_packet_leaves_in_segments_that_fit_each_with_its_headers(stage: KernelStage) -> None:
+    """As a driver that aggregates (GRO) hands it to us; the outgoing device cannot segment, so the kernel must."""
+    router, world = stage.network.router, stage.network.world
+    router.run("ip", "link", "set", FARM, "gso_max_size", "2000")  # longer ones the kernel cuts itself
+    stage.bring_to(plan(everything_to(stage, "70", FIRST)))
+    data = bytes(number % 251 for number in range(4000))
+    flow, segment = fresh(), 1400
+    ip = craft(flow, 90, Details(flags=ACK, payload=data, fragmentable=False))
+    pseudo = ip[12:20] + b"\0\6" + (len(ip) - 20).to_bytes(2)
+    left_to_do = bytes(octet ^ 0xFF for octet in checksum(pseudo))
+    ip = ip[:36] + left_to_do + ip[38:]
+    frame = ethernet(PEER_MAC[INGRESS], ROUTER_MAC[INGRESS], ip)
+    needs_checksum, tcp4 = 1, 1
+    header = struct.pack("=BBHHHH", needs_checksum, tcp4, 54, segment, 34, 16)
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+            sock.bind((INGRESS, 3))
+            sock.send(header + frame)
+
+    listener = world.call(lambda: _listener(FARM))
+    world.call(send)
+    received = [listener.recv(65536) for _ in range(3)]
+    listener.close()
+    carried = []
+    for octets in received:
+        flags, kind, _, _, begin, offset = struct.unpack_from("=BBHHHH", octets)
+        # A device of this kind computes no checksums: it says where one is missing.
+        assert (flags & needs_checksum, kind, begin, offset) == (needs_checksum, 0, 14 + OUTER + 20, 16)
+        each = read_frame(octets[10:])
+        assert each is not None
+        assert len(each.ip) <= MTU
+        assert checksum(each.ip[:20]) == bytes(2)
+        assert each.destination == FIRST
+        assert each.gre_payload is not None
+        inner = each.gre_payload[1]
+        assert inner.ttl == 63
+        assert checksum(inner.ip[:20]) == bytes(2)
+        body = inner.body[:16] + checksum(inner.body) + inner.body[18:]
+        assert checksum(inner.ip[12:20] + b"\0\6" + len(body).to_bytes(2) + body) == bytes(2)
+        carried.append(inner.body[20:])
+    assert [len(each) for each in carried] == [1400, 1400, 1200]
+    assert b"".join(carried) == data
+
+
+def _listener(device: str) -> socket.socket:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    sock.settimeout(10)
+    sock.bind((device, 0x0800))
+    return sock

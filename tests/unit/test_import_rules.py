@@ -58,7 +58,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             "ctypes",
             {
                 f"wccpd/dataplane/bpf/{module}.py"
-                for module in ("hooks", "libbpf", "maps", "objects", "programs")
+                for module in ("filesystem", "hooks", "libbpf", "maps", "objects", "programs")
             },
         ),
         ("scapy", set()),
