@@ -5,6 +5,8 @@ The stage is that of the contract; see tests/contract/kernel_stage.py.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -52,6 +54,7 @@ MORE_FRAGMENTS = 0x2000
 MTU = 1500
 OUTER = 28
 PACKET_VNET_HDR = 15
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +326,45 @@ def _listener(device: str) -> socket.socket:
     sock.settimeout(10)
     sock.bind((device, 0x0800))
     return sock
+
+
+# --- other kinds of devices
+
+
+def test_packets_from_a_device_without_link_layer_are_redirected_and_answered(stage: KernelStage) -> None:
+    router = stage.network.router
+
+    def open_tun() -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", b"tunnel", IFF_TUN | IFF_NO_PI))
+        return fd
+
+    fd = router.call(open_tun)
+    try:
+        router.run("sysctl", "-qw", "net.ipv6.conf.tunnel.disable_ipv6=1")
+        router.run("ip", "link", "set", "tunnel", "up")
+        redirecting = everything_to(stage, "70", FIRST)
+        rejecting = service("80", assignment=hashed(NOBODY), match=EVERYTHING, mode=Mode.REJECT)
+        stage.bring_to(plan(redirecting, rejecting, ingress=("tunnel",)))
+        packet = craft(fresh(), 91)
+        listener = stage.network.world.call(lambda: _listener(FARM))
+        os.write(fd, packet)
+        seen = read_frame(listener.recv(65536)[10:])
+        listener.close()
+        assert seen is not None
+        assert seen.gre_payload is not None
+        assert (seen.destination, seen.gre_payload[1].body) == (FIRST, packet[20:])
+        os.write(fd, craft(fresh(port=443), 92))
+        answer = Seen(b"", b"", os.read(fd, 2048))
+        assert (answer.protocol, answer.body[13]) == (6, 0x14)  # RST and ACK
+    finally:
+        os.close(fd)
+
+
+def test_tagged_packets_are_none_of_the_untagged_devices(stage: KernelStage) -> None:
+    stage.bring_to(plan(everything_to(stage, "70", FIRST)))
+    frame = ethernet(PEER_MAC[INGRESS], ROUTER_MAC[INGRESS], craft(fresh(), 93))
+    tagged = frame[:12] + b"\x81\x00\x00\x0a" + frame[12:]
+    assert stage.network.exchange([(INGRESS, tagged)]) == []
+    assert stage.observe().counters.outcomes == {}
+    assert [device for device, _ in stage.network.exchange([(INGRESS, frame)])] == [FARM]

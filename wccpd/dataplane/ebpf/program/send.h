@@ -288,6 +288,11 @@ inline_always int send(struct __sk_buff *context, const struct plan *plan, struc
 		count(DROPPED_NO_ROOM, packet->octets);
 		return TC_ACT_SHOT;
 	}
+	/* The kernel takes an Ethernet header off first and drops what has none (__bpf_redirect_neigh). */
+	if (!is_ethernet && bpf_skb_change_head(context, ETH_HLEN, 0)) {
+		count(DROPPED_NO_ROOM, packet->octets);
+		return TC_ACT_SHOT;
+	}
 	return bpf_redirect_neigh(path->device, &hop, sizeof(hop), 0);
 }
 
