@@ -40,6 +40,18 @@ lint: setup ## ruff, mypy --strict, import contracts
 test: lint ## the whole test suite; what needs GRE devices runs in a VM where the kernel has none
 	$(SUDO) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## hunt for datagrams that break codec or engine; SECONDS=600; what reaches new code joins the corpus
+	$(PYTHON) -m tests.fuzz.hunt $(or $(SECONDS),600)
+
+.PHONY: gobgpds
+gobgpds: ## fetch the gobgpd of Debian 13 and unstable for the tests
+	setup/other-gobgpds
+
+.PHONY: storm
+storm: setup ## 32 caches x 32 routers x 64 groups through losses, joins and departures; SECONDS=600
+	WCCPD_STORM_FULL=1 WCCPD_STORM_SECONDS=$(or $(SECONDS),600) $(PYTHON) -m pytest -q tests/scenario/test_storm.py
+
 .PHONY: bench
 bench: setup ## measure against the goals; prints a table, writes build/bench.json
 	@$(SUDO) $(PYTHON) -m bench

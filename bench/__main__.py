@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import elements, engine, wire
+from bench import bgp, elements, engine, routes, wire
 from bench.packets import ebpf, forwarding, netlink, static
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
     "elements": elements.cases,
-    "packets": lambda: forwarding.cases([*ebpf.scenarios(), *netlink.scenarios(), *static.scenarios()]),
+    "routes": routes.cases,
+    "bgp": bgp.cases,
+    "packets": lambda: forwarding.cases(
+        [*ebpf.scenarios(), *netlink.scenarios(), *static.scenarios()], netlink.COMPARISONS
+    ),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 

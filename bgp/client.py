@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from bgp.events import Advertisement, IPAddress, PathEvent, PeerSpec, PeerStateChanged, SpeakerSpec
-    from bgp.policy import PolicyPlan
+    from bgp.events import (
+        Advertisement,
+        IPAddress,
+        IPNetwork,
+        PathEvent,
+        PeerSpec,
+        PeerStateChanged,
+        SpeakerSpec,
+    )
+    from bgp.policy import PolicyPlan, PrefixSet
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """A snapshot is one message per neighbour, 2.8 MB at 10,000 paths; gRPC's own limit of 4 MB kills the stream."""
@@ -166,25 +174,11 @@ class Client:
 
     async def _assign(self, plan: PolicyPlan, direction: int) -> None:
         numbers = self._convert.numbers
-        sets = await self._list(
-            "ListDefinedSet",
-            self._convert.request("ListDefinedSetRequest", defined_type=numbers.defined_prefix),
+        await self._ensure_sets(
+            numbers.defined_prefix, {each.name: {"prefixes": _entries(each)} for each in plan.sets}
         )
-        present = {answer.defined_set.name for answer in sets}
-        for each in plan.sets:
-            if each.name not in present:
-                prefixes = [
-                    {"ip_prefix": str(prefix), "mask_length_min": low, "mask_length_max": high}
-                    for prefix, low, high in each.entries
-                ]
-                await self._call(
-                    "AddDefinedSet",
-                    defined_set={
-                        "defined_type": numbers.defined_prefix,
-                        "name": each.name,
-                        "prefixes": prefixes,
-                    },
-                )
+        neighbours = {each.set_name: {"list": [f"{each.neighbour}/32"]} for each in plan.next_hops}
+        await self._ensure_sets(numbers.defined_neighbor, neighbours)
         policies = {answer.policy.name for answer in await self._list("ListPolicy")}
         if plan.name not in policies:
             await self._call("AddPolicy", policy={"name": plan.name, "statements": self._statements(plan)})
@@ -198,31 +192,62 @@ class Client:
             },
         )
 
+    async def _ensure_sets(self, kind: int, wanted: dict[str, dict[str, Any]]) -> None:
+        if not wanted:
+            return
+        request = self._convert.request("ListDefinedSetRequest", defined_type=kind)
+        present = {answer.defined_set.name for answer in await self._list("ListDefinedSet", request)}
+        for name, content in wanted.items():
+            if name not in present:
+                await self._call("AddDefinedSet", defined_set={"defined_type": kind, "name": name, **content})
+
     def _statements(self, plan: PolicyPlan) -> list[dict[str, Any]]:
         numbers = self._convert.numbers
-        conditions: list[tuple[str, dict[str, Any]]] = [
-            (each.name, {"prefix_set": {"type": numbers.match_any, "name": each.name}}) for each in plan.sets
-        ]
+        accept = {"route_action": numbers.accept}
+        statements: list[dict[str, Any]] = []
         if plan.accept_local:
-            conditions.insert(0, (f"{plan.name}-local", {"route_type": numbers.route_local}))
-        return [
-            {"name": name, "conditions": condition, "actions": {"route_action": numbers.accept}}
-            for name, condition in conditions
-        ]
+            local = {"route_type": numbers.route_local}
+            statements.append({"name": f"{plan.name}-local", "conditions": local, "actions": accept})
+        for each in plan.sets:
+            condition = {"prefix_set": {"type": numbers.match_any, "name": each.name}}
+            if each.version == 4 or not plan.next_hops:
+                statements.append({"name": each.name, "conditions": condition, "actions": accept})
+                continue
+            statements += [
+                {
+                    "name": f"{rule.set_name}-v6",
+                    "conditions": condition
+                    | {"neighbor_set": {"type": numbers.match_any, "name": rule.set_name}},
+                    "actions": accept | {"nexthop": {"address": str(rule.next_hop)}},
+                }
+                for rule in plan.next_hops
+            ]
+        return statements
 
     async def _remove_old_policies(self, keep: set[str]) -> None:
         for answer in await self._list("ListPolicy"):
             name = answer.policy.name
             if name.startswith(NAME_PREFIX) and name not in keep:
                 await self._call("DeletePolicy", policy={"name": name}, all=True)
-        kind = self._convert.numbers.defined_prefix
-        request = self._convert.request("ListDefinedSetRequest", defined_type=kind)
-        for answer in await self._list("ListDefinedSet", request):
-            name = answer.defined_set.name
-            if name.startswith(NAME_PREFIX) and name.rpartition("-")[0] not in keep:
-                await self._call(
-                    "DeleteDefinedSet", defined_set={"defined_type": kind, "name": name}, all=True
-                )
+        for kind in (self._convert.numbers.defined_prefix, self._convert.numbers.defined_neighbor):
+            request = self._convert.request("ListDefinedSetRequest", defined_type=kind)
+            for answer in await self._list("ListDefinedSet", request):
+                name = answer.defined_set.name
+                if name.startswith(NAME_PREFIX) and name.rpartition("-")[0] not in keep:
+                    await self._call(
+                        "DeleteDefinedSet", defined_set={"defined_type": kind, "name": name}, all=True
+                    )
+
+    async def announces(self, neighbour: IPAddress, prefix: IPNetwork) -> bool:
+        """Whether a neighbour announces a prefix, whatever our import policy makes of it."""
+        request = self._convert.request(
+            "ListPathRequest",
+            table_type=self._convert.numbers.table_adj_in,
+            name=str(neighbour),
+            family=self._convert.family(prefix.version),
+            prefixes=[{"prefix": str(prefix)}],
+        )
+        return any(len(answer.destination.paths) > 0 for answer in await self._list("ListPath", request))
 
     async def watch_sessions(self) -> AsyncIterator[PeerStateChanged]:
         """Every session's state, then its changes. Ends only by `SidecarError` or by being closed."""
@@ -284,6 +309,13 @@ class Client:
             request_serializer=schema.message(STREAMS[verb][0]).SerializeToString,
             response_deserializer=schema.message(STREAMS[verb][1]).FromString,
         )
+
+
+def _entries(chosen: PrefixSet) -> list[dict[str, Any]]:
+    return [
+        {"ip_prefix": str(prefix), "mask_length_min": low, "mask_length_max": high}
+        for prefix, low, high in chosen.entries
+    ]
 
 
 _KINDS: Final[dict[grpc.StatusCode, type[SidecarError]]] = {

@@ -8,7 +8,8 @@ we cannot read becomes a `PathUnreadable`, never an exception.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -196,8 +197,7 @@ class Converter:
             plain = nlri.prefix
         else:
             raise ValueError("not a unicast prefix")
-        network: IPv4Network | IPv6Network = ip_network((plain.prefix, plain.prefix_len))
-        return network
+        return read_prefix(plain.prefix, plain.prefix_len)
 
     def _read_attributes(self, pattrs: DynamicMessage) -> PathAttributes:
         as_path: list[int] = []
@@ -282,6 +282,18 @@ _READ_V3 = {"AsPathAttribute": "as_path", "MultiExitDiscAttribute": "multi_exit_
 """The attributes that the choice among paths looks at."""
 
 
+@lru_cache(maxsize=65536)
+def read_prefix(address: str, length: int) -> IPNetwork:
+    """A prefix; the same object each time, since four sessions announce the same thousands.
+
+    Raises:
+        ValueError: It is none.
+    """
+    network: IPNetwork = ip_network((address, length))
+    return network
+
+
+@lru_cache(maxsize=4096)
 def read_address(text: str) -> IPAddress:
     """An address in GoBGP's spelling.
 

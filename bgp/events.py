@@ -10,13 +10,22 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
+
+
+def lies_in(inner: IPNetwork, outer: IPNetwork) -> bool:
+    """Whether all addresses of `inner` are in `outer`; the ipaddress module's own answer takes ten times as long."""
+    if inner.version != outer.version or inner.prefixlen < outer.prefixlen:
+        return False
+    shift = outer.max_prefixlen - outer.prefixlen
+    return int(inner.network_address) >> shift == int(outer.network_address) >> shift
+
 
 MULTIHOP_TTL = 2
 """What a Transit Gateway Connect peer demands of eBGP sessions."""
@@ -57,8 +66,9 @@ class PeerSpec:
     gateway: IPAddress | None = None
     """Gateway of those routes; None on a point-to-point device."""
     description: str = ""
-    ipv6_unicast: bool = False
-    """Whether IPv6 prefixes are exchanged in this session, beside IPv4's."""
+    local_ipv6: IPv6Address | None = None
+    """Our IPv6 address inside the tunnel: IPv6 prefixes are exchanged too, with this as our next hop. None: IPv4
+    only."""
     hold_time_seconds: int = 30
     keepalive_seconds: int = 10
     connect_retry_seconds: int = 5
@@ -67,6 +77,11 @@ class PeerSpec:
     passive: bool = False
     """Only listen, never dial. AWS does not say who dials, so the default is to do both."""
     remote_port: int = 179
+
+    @property
+    def ipv6_unicast(self) -> bool:
+        """Whether IPv6 prefixes are exchanged in this session, beside IPv4's."""
+        return self.local_ipv6 is not None
 
     @property
     def next_hop(self) -> NextHop:
@@ -112,8 +127,7 @@ class PrefixRule:
             or not self.min_length <= prefix.prefixlen <= self.max_length
         ):
             return False
-        shift = self.prefix.max_prefixlen - self.prefix.prefixlen
-        return int(prefix.network_address) >> shift == int(self.prefix.network_address) >> shift
+        return lies_in(prefix, self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +218,32 @@ PathEvent: TypeAlias = PathLearned | PathWithdrawn | PathUnreadable
 Event: TypeAlias = PathEvent | PeerStateChanged
 
 
+Way: TypeAlias = "tuple[int, frozenset[NextHop]]"
+"""An IP version and the tunnels to spread over."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSet:
-    """The routes that the kernel should have for what BGP taught us."""
+    """The routes that the kernel should have for what BGP taught us.
 
-    routes: Mapping[IPNetwork, frozenset[NextHop]] = field(default_factory=lambda: MappingProxyType({}))
-    """Prefix -> tunnels to spread over; never an empty set."""
+    Prefixes with the same way out are held together: there are thousands of prefixes, and a handful of ways.
+    """
+
+    ways: Mapping[Way, frozenset[IPNetwork]] = field(default_factory=lambda: MappingProxyType({}))
+    """Way -> its prefixes, all of the way's IP version; no way and no set of tunnels is empty."""
+
+    @classmethod
+    def of(cls, routes: Mapping[IPNetwork, frozenset[NextHop]]) -> Self:
+        """The same from a table of prefix -> tunnels."""
+        ways: dict[Way, set[IPNetwork]] = {}
+        for prefix, hops in routes.items():
+            ways.setdefault((prefix.version, hops), set()).add(prefix)
+        return cls(MappingProxyType({way: frozenset(prefixes) for way, prefixes in ways.items()}))
+
+    @property
+    def routes(self) -> dict[IPNetwork, frozenset[NextHop]]:
+        """Prefix -> tunnels. Made anew each time."""
+        return {prefix: hops for (_, hops), prefixes in self.ways.items() for prefix in prefixes}
 
 
 class SpeakerState(StrEnum):
@@ -249,6 +283,12 @@ class SessionView:
     flops: int
     """How often the session fell since gobgpd was configured."""
     negotiated_hold_time_seconds: int
+    falls_lately: int = 0
+    """How often it fell within the last minutes, as we saw it."""
+    sends_default: bool = False
+    """Whether the neighbour announces a default route, which gobgpd's import policy rejects."""
+    not_accepted: int = 0
+    """How many other prefixes gobgpd's import policy rejects, as far as can be told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,10 @@ _COMMON: Final[dict[str, str]] = {
     "AddPathRequest": "table_type 1 uint32, path 3 Path",
     "AddPathResponse": "uuid 1 bytes",
     "DeletePathRequest": "table_type 1 uint32, family 3 Family, path 4 Path",
+    "ListPathRequest": "table_type 1 uint32, name 2 string, family 3 Family, prefixes 4 TableLookupPrefix*",
+    "ListPathResponse": "destination 1 Destination",
+    "TableLookupPrefix": "prefix 1 string",
+    "Destination": "prefix 1 string, paths 2 Path*",
     "IPAddressPrefix": "prefix_len 1 uint32, prefix 2 string",
     "OriginAttribute": "origin 1 uint32",
     "AsPathAttribute": "segments 1 AsSegment*",
@@ -82,13 +86,14 @@ _COMMON: Final[dict[str, str]] = {
     "WatchEventResponse": "peer 2 WatchEventResponse.PeerEvent, table 3 WatchEventResponse.TableEvent",
     "WatchEventResponse.PeerEvent": "type 1 uint32, peer 2 Peer",
     "WatchEventResponse.TableEvent": "paths 2 Path*",
-    "DefinedSet": "defined_type 1 uint32, name 2 string, prefixes 4 Prefix*",
+    "DefinedSet": "defined_type 1 uint32, name 2 string, list 3 string*, prefixes 4 Prefix*",
     "Prefix": "ip_prefix 1 string, mask_length_min 2 uint32, mask_length_max 3 uint32",
     "Policy": "name 1 string, statements 2 Statement*",
     "Statement": "name 1 string, conditions 2 Conditions, actions 3 Actions",
-    "Conditions": "prefix_set 1 MatchSet, route_type 8 uint32",
+    "Conditions": "prefix_set 1 MatchSet, neighbor_set 2 MatchSet, route_type 8 uint32",
     "MatchSet": "type 1 uint32, name 2 string",
-    "Actions": "route_action 1 uint32",
+    "Actions": "route_action 1 uint32, nexthop 6 NexthopAction",
+    "NexthopAction": "address 1 string",
     "PolicyAssignment": "name 1 string, direction 2 uint32, policies 4 Policy*, default_action 5 uint32",
     "AddDefinedSetRequest": "defined_set 1 DefinedSet",
     "DeleteDefinedSetRequest": "defined_set 1 DefinedSet, all 2 bool",
@@ -141,6 +146,7 @@ STREAMS: Final[dict[str, tuple[str, str]]] = {
     "ListDefinedSet": ("ListDefinedSetRequest", "ListDefinedSetResponse"),
     "ListPolicy": ("ListPolicyRequest", "ListPolicyResponse"),
     "ListPolicyAssignment": ("ListPolicyAssignmentRequest", "ListPolicyAssignmentResponse"),
+    "ListPath": ("ListPathRequest", "ListPathResponse"),
     "WatchEvent": ("WatchEventRequest", "WatchEventResponse"),
 }
 """RPCs whose answer is a stream of messages."""
@@ -152,12 +158,16 @@ class Numbers:
 
     table_global: int
     """TableType GLOBAL."""
+    table_adj_in: int
+    """TableType ADJ_IN."""
     filter_post_policy: int
     """WatchEventRequest.Table.Filter.Type POST_POLICY."""
     match_any: int
     """MatchSet.Type ANY."""
     defined_prefix: int
     """DefinedType PREFIX."""
+    defined_neighbor: int
+    """DefinedType NEIGHBOR."""
     admin_up: int
     """PeerState.AdminState UP."""
     reset_both: int
@@ -182,10 +192,24 @@ class Numbers:
 
 NUMBERS: Final = {
     Api.V3: Numbers(
-        table_global=0, filter_post_policy=2, match_any=0, defined_prefix=0, admin_up=0, reset_both=2
+        table_global=0,
+        table_adj_in=2,
+        filter_post_policy=2,
+        match_any=0,
+        defined_prefix=0,
+        defined_neighbor=1,
+        admin_up=0,
+        reset_both=2,
     ),
     Api.V4: Numbers(
-        table_global=1, filter_post_policy=3, match_any=1, defined_prefix=1, admin_up=1, reset_both=3
+        table_global=1,
+        table_adj_in=3,
+        filter_post_policy=3,
+        match_any=1,
+        defined_prefix=1,
+        defined_neighbor=2,
+        admin_up=1,
+        reset_both=3,
     ),
 }
 

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, assert_never
 
 from bgp.client import Client
@@ -30,8 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgp.convert import RunningPeer
-    from bgp.events import IPAddress
+    from bgp.events import IPAddress, IPNetwork
     from bgp.rib import Rib
+
+
+LATELY_SECONDS = 300.0
+"""How long a session's fall is remembered."""
+_DEFAULTS: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class Speaker:
         self._moved = asyncio.Event()
         self._sessions: dict[IPAddress, _Session] = {}
         self._peers: dict[IPAddress, RunningPeer] = {}
+        self._falls: dict[IPAddress, deque[float]] = {}
+        self._send_default: frozenset[IPAddress] = frozenset()
         self._configured = 0
         self._failures = 0
 
@@ -178,7 +187,19 @@ class Speaker:
             advertised=running.advertised if running else 0,
             flops=running.flops if running else 0,
             negotiated_hold_time_seconds=running.negotiated_hold_time_seconds if running else 0,
+            falls_lately=sum(now - at < LATELY_SECONDS for at in self._falls.get(peer.address, ())),
+            sends_default=peer.address in self._send_default,
+            not_accepted=max(0, self._rejected(running) - (peer.address in self._send_default))
+            if running
+            else 0,
         )
+
+    def _rejected(self, running: RunningPeer) -> int:
+        """How many of a neighbour's paths gobgpd's import policy rejects: what it kept less what reached us."""
+        refused = self._rib.refused_from(running.address)
+        if refused is None or running.state is not SessionState.ESTABLISHED:
+            return 0
+        return max(0, running.accepted - self._rib.announced_by(running.address) - refused)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not beyond `close` nor past the table's own deadline."""
@@ -263,6 +284,8 @@ class Speaker:
             self._rib.handle(event, now)
             known = self._sessions.get(event.neighbour)
             if known is None or known.state is not event.state:
+                if known is not None and known.state is SessionState.ESTABLISHED:
+                    self._falls.setdefault(event.neighbour, deque(maxlen=100)).append(now)
                 self._sessions[event.neighbour] = _Session(event.state, now)
             self._on_dirty()
 
@@ -325,9 +348,22 @@ class Speaker:
                 self._sessions[address] = _Session(
                     peer.state, now - max(0.0, epoch - peer.up_since_epoch_seconds)
                 )
+        await self._look_for_defaults(client)
         self._on_dirty()
         if self._told_spec is self._spec and not is_complete(self._spec, running, peers):
             await self._configure(client)
+
+    async def _look_for_defaults(self, client: Client) -> None:
+        """Find out who announces a default, where something is rejected: status can then name it."""
+        self._send_default = frozenset(
+            [
+                address
+                for address, running in self._peers.items()
+                if self._rejected(running)
+                for version in running.families
+                if await client.announces(address, _DEFAULTS[version])
+            ]
+        )
 
 
 def _in_words(error: SidecarError, socket_path: Path) -> str:

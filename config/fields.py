@@ -6,7 +6,7 @@ A parser takes what YAML gave (text, whole number, true or false) or the finishe
 """
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,6 +85,24 @@ def parse_unicast_address(value: object) -> IPv4Address:
     return address
 
 
+def parse_outer_address(value: object) -> IPv4Address | IPv6Address:
+    """Read the address of one end of a GRE tunnel: a host's, IPv4 or IPv6.
+
+    Raises:
+        FieldError: it is none of a host.
+    """
+    if isinstance(value, str) and ":" in value:
+        try:
+            value = IPv6Address(value)
+        except AddressValueError:
+            raise FieldError("must be an IPv4 or IPv6 address such as 10.99.0.1 or 2001:db8::1") from None
+    if not isinstance(value, IPv6Address):
+        return parse_unicast_address(value)
+    if value.is_multicast or value.is_loopback or value.is_unspecified or value.is_link_local:
+        raise FieldError("must be an IPv6 unicast address that other hosts can reach")
+    return value
+
+
 def parse_multicast_address(value: object) -> IPv4Address:
     """Read a group address of WCCP: 224.0.0.0 to 239.255.255.255.
 
@@ -116,6 +134,42 @@ def parse_network(value: object) -> IPv4Network:
     return network
 
 
+def parse_any_network(value: object) -> IPv4Network | IPv6Network:
+    """Read an IPv4 or IPv6 network with its prefix length and no host bits.
+
+    Raises:
+        FieldError: it is not one; where only host bits are in the way, the hint says the network meant.
+    """
+    if isinstance(value, IPv6Network):
+        return value
+    if not isinstance(value, str) or ":" not in value:
+        return parse_network(value)
+    try:
+        network = IPv6Network(value, strict=False)
+    except ValueError:
+        raise FieldError("must be an IPv6 network such as 2001:db8::/32") from None
+    if network.network_address != IPv6Address(value.partition("/")[0]):
+        raise FieldError("must have no bits set after the prefix length", hint=f"did you mean '{network}'?")
+    return network
+
+
+def parse_inside_ipv6_network(value: object) -> IPv6Network:
+    """Read the IPv6 inside CIDR of a Connect peer: a /125 of fd00::/8.
+
+    Raises:
+        FieldError: it is not one.
+    """
+    network = parse_any_network(value)
+    allowed = "a /125 in fd00::/8, such as fd00:6::/125"
+    if (
+        not isinstance(network, IPv6Network)
+        or network.prefixlen != 125
+        or not network.subnet_of(IPv6Network("fd00::/8"))
+    ):
+        raise FieldError("must be the Connect peer's IPv6 inside CIDR block", allowed=allowed)
+    return network
+
+
 def parse_inside_network(value: object) -> IPv4Network:
     """Read the inside CIDR of a Connect peer: a /29 of 169.254.0.0/16 outside AWS's own ranges.
 
@@ -132,13 +186,13 @@ def parse_inside_network(value: object) -> IPv4Network:
     return network
 
 
-def parse_accepted_network(value: object) -> IPv4Network:
+def parse_accepted_network(value: object) -> IPv4Network | IPv6Network:
     """Read a range of spoke prefixes; the default route is refused, it would send egress traffic back.
 
     Raises:
         FieldError: it is not one.
     """
-    network = parse_network(value)
+    network = parse_any_network(value)
     if network.prefixlen == 0:
         raise FieldError(
             "must not be the default route: the Transit Gateway may send us our own default back, "
@@ -383,7 +437,10 @@ def refuse_open_password(value: object) -> object:
 UnicastAddress = Annotated[IPv4Address, BeforeValidator(parse_unicast_address)]
 MulticastAddress = Annotated[IPv4Address, BeforeValidator(parse_multicast_address)]
 Network = Annotated[IPv4Network, BeforeValidator(parse_network)]
-AcceptedNetwork = Annotated[IPv4Network, BeforeValidator(parse_accepted_network)]
+OuterAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_outer_address)]
+AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_any_network)]
+AcceptedNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_accepted_network)]
+InsideIpv6Network = Annotated[IPv6Network, BeforeValidator(parse_inside_ipv6_network)]
 InsideNetwork = Annotated[IPv4Network, BeforeValidator(parse_inside_network)]
 ServiceName = Annotated[Literal["web-cache"] | int, BeforeValidator(parse_service)]
 TunnelName = Annotated[str, BeforeValidator(parse_tunnel_name)]

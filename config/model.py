@@ -5,7 +5,7 @@ single values; `validate` checks what they mean together. Nothing here reads a f
 """
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from pathlib import Path
 from typing import Self
 
@@ -14,12 +14,15 @@ from pydantic import Field, model_validator
 from config.fields import (
     AbsolutePath,
     AcceptedNetwork,
+    AnyNetwork,
     Asn,
     DevicePrefix,
     FieldError,
+    InsideIpv6Network,
     InsideNetwork,
     Network,
     NftName,
+    OuterAddress,
     RouteProtocol,
     SocketPath,
     TransitGatewayAsn,
@@ -31,8 +34,20 @@ from config.fields import (
 from config.section import Section
 from config.services import Redirect, Service
 
+TRANSIT_GATEWAY_MTU_BYTES = 8500
+GRE_OVERHEAD_BYTES = {4: 24, 6: 44}
+"""What plain GRE takes of a packet, by the IP version of the outer header."""
+
 MAX_SERVICES = 255
 """A packet's mark has 8 bits for its service, and 0 means none."""
+
+
+class AdvertiseWhen(StrEnum):
+    """What a router must be able to do for its prefixes to be advertised to the Transit Gateway."""
+
+    ALWAYS = "always"
+    FORWARDING = "forwarding"
+    REDIRECTING = "redirecting"
 
 
 class LogLevel(StrEnum):
@@ -76,11 +91,11 @@ class Tunnel(Section):
             "Not 8 hexadecimal digits: so the devices of caches are named."
         )
     )
-    local: UnicastAddress = Field(
-        description="Our GRE address, the Connect peer's 'peer address'. Default: router.id.",
+    local: OuterAddress = Field(
+        description=("Our GRE address, the Connect peer's 'peer address', IPv4 or IPv6. Default: router.id."),
     )
-    remote: UnicastAddress = Field(
-        description="The Transit Gateway's GRE address, out of one of its CIDR blocks.",
+    remote: OuterAddress = Field(
+        description="The Transit Gateway's GRE address, out of one of its CIDR blocks; IPv4 or IPv6 as local.",
     )
     inside: InsideNetwork = Field(
         description=(
@@ -88,12 +103,22 @@ class Tunnel(Section):
             "the second and third are the Transit Gateway's two BGP speakers."
         )
     )
+    inside_ipv6: InsideIpv6Network | None = Field(
+        default=None,
+        description=(
+            "The Connect peer's IPv6 inside CIDR block, a /125 of fd00::/8, if it has one: IPv6 prefixes are then "
+            "exchanged in the same sessions. Its first host is ours."
+        ),
+    )
     mtu_bytes: int = Field(
-        default=8476,
+        default=TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[4],
         strict=True,
         ge=576,
-        le=8476,
-        description="MTU of the tunnel in bytes; the Transit Gateway carries 8500, of which GRE takes 24.",
+        le=TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[4],
+        description=(
+            "MTU of the tunnel in bytes; the Transit Gateway carries 8500, of which GRE takes 24 over IPv4 and 44 "
+            "over IPv6. Default over IPv6: 8456. Status says if the path carries less."
+        ),
     )
     ttl: int = Field(
         default=255,
@@ -107,6 +132,13 @@ class Tunnel(Section):
     def inside_interface(self) -> IPv4Interface:
         """Our own inside address with its prefix length."""
         return IPv4Interface((self.inside.network_address + 1, self.inside.prefixlen))
+
+    @property
+    def inside_ipv6_interface(self) -> IPv6Interface | None:
+        """Our own IPv6 inside address, if the tunnel has one."""
+        if self.inside_ipv6 is None:
+            return None
+        return IPv6Interface((self.inside_ipv6.network_address + 1, self.inside_ipv6.prefixlen))
 
     @property
     def bgp_neighbors(self) -> tuple[IPv4Address, IPv4Address]:
@@ -140,10 +172,56 @@ class Bgp(Section):
     connect_retry_seconds: int = Field(
         default=5, strict=True, ge=1, le=65535, description="Time between attempts to connect in seconds."
     )
-    advertise: tuple[Network, ...] = Field(
+    advertise: tuple[AnyNetwork, ...] = Field(
         default=(IPv4Network("0.0.0.0/0"),),
         min_length=1,
-        description="IPv4 networks advertised to the Transit Gateway.",
+        description="Networks advertised to the Transit Gateway; IPv6 ones need a tunnel with inside_ipv6.",
+    )
+    advertise_when: AdvertiseWhen = Field(
+        default=AdvertiseWhen.FORWARDING,
+        description=(
+            "What this router must be able to do for its networks to be advertised: `forwarding` (the kernel "
+            "forwards, and the host has a route of its own towards each of them), `redirecting` (that, and "
+            "every service group has `quorum` usable caches), or `always`. Else the Transit Gateway uses other routers."
+        ),
+    )
+    quorum: int = Field(
+        default=1,
+        strict=True,
+        ge=1,
+        le=32,
+        description="With `redirecting`: usable caches that every service group needs.",
+    )
+    fail_seconds: int = Field(
+        default=3,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="How long the condition must fail before the networks are withdrawn.",
+    )
+    recover_seconds: int = Field(
+        default=10,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="After a withdrawal: how long the condition must hold before they are advertised again.",
+    )
+    med: int | None = Field(
+        default=None,
+        strict=True,
+        ge=0,
+        le=2**32 - 1,
+        description="MED sent with them: the Transit Gateway prefers the router with the lower. None counts as 100.",
+    )
+    prepend: int = Field(
+        default=0,
+        strict=True,
+        ge=0,
+        le=10,
+        description=(
+            "How often our ASN is repeated in their path, for a standby router. The Transit Gateway "
+            "spreads only over routers with the same number."
+        ),
     )
     accept: tuple[AcceptedNetwork, ...] = Field(
         default=(
@@ -160,7 +238,34 @@ class Bgp(Section):
         strict=True,
         ge=8,
         le=32,
-        description="Longest prefix accepted; 28 is the smallest VPC CIDR block. Raise it for VPN hosts.",
+        description="Longest IPv4 prefix accepted; 28 is the smallest VPC CIDR block. Raise it for VPN hosts.",
+    )
+    accept_max_length_ipv6: int = Field(
+        default=64, strict=True, ge=8, le=128, description="Longest IPv6 prefix accepted."
+    )
+    max_prefixes: int = Field(
+        default=10_000,
+        strict=True,
+        ge=1,
+        le=100_000,
+        description="Most prefixes taken from one session; a Transit Gateway sends 5,000 at most.",
+    )
+    local_networks: tuple[AnyNetwork, ...] = Field(
+        default=(),
+        description=(
+            "Networks on this side, such as the Egress VPC's CIDR block: never routed into a tunnel, even where a "
+            "learnt prefix covers them. Tunnel ends, caches and the host's own subnets always count."
+        ),
+    )
+    multipath_hash_policy: int | None = Field(
+        default=None,
+        strict=True,
+        ge=0,
+        le=2,
+        description=(
+            "Set net.ipv4 and net.ipv6.fib_multipath_hash_policy for the whole host: 1 spreads by ports too. "
+            "Default: leave it, status says what it is."
+        ),
     )
 
 
@@ -271,8 +376,17 @@ def with_derived_values(data: object) -> object:
     router_id = router.get("id") if isinstance(router, dict) else getattr(router, "id", None)
     if not isinstance(tunnels, list | tuple) or not is_unicast(router_id):
         return data
-    filled = [{"local": router_id, **item} if isinstance(item, dict) else item for item in tunnels]
+    filled = [
+        {"local": router_id, **_derived_mtu(item), **item} if isinstance(item, dict) else item
+        for item in tunnels
+    ]
     return {**data, "tunnels": filled}
+
+
+def _derived_mtu(tunnel: dict[str, object]) -> dict[str, int]:
+    if ":" not in str(tunnel.get("remote", "")):
+        return {}
+    return {"mtu_bytes": TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[6]}
 
 
 def is_unicast(value: object) -> bool:

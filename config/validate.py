@@ -12,16 +12,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from config.fields import INTERFACE_NAME_OCTETS
+from config.model import GRE_OVERHEAD_BYTES, TRANSIT_GATEWAY_MTU_BYTES
 from config.services import Action, Assignment, LostFlows, Mode, Redirect, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-    from ipaddress import IPv4Network
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from config.errors import KeyPath
     from config.model import Bgp, Control, Kernel, Router, Tunnel
 
 _Item = TypeVar("_Item")
+
+IPV6_MTU_BYTES = 1280
+"""The least MTU of a link that carries IPv6 (RFC 8200 section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,14 @@ def _tunnel_rules(parts: Parts) -> Iterator[Fault]:
         )
     for index, first in _repeated(tunnels, lambda tunnel: tunnel.inside):
         yield Fault(("tunnels", index, "inside"), f"tunnels[{first}] already has this inside CIDR block")
+    for index, first in _repeated(
+        {index: each for index, each in tunnels.items() if each.inside_ipv6},
+        lambda tunnel: tunnel.inside_ipv6,
+    ):
+        yield Fault(("tunnels", index, "inside_ipv6"), f"tunnels[{first}] already has this inside CIDR block")
     own = {parts.router.id, *parts.router.addresses} if parts.router else set()
     for index, tunnel in tunnels.items():
+        yield from _outer_rules(index, tunnel)
         if tunnel.remote in own | {tunnel.local}:
             yield Fault(
                 ("tunnels", index, "remote"),
@@ -100,6 +110,28 @@ def _tunnel_rules(parts: Parts) -> Iterator[Fault]:
                 ("tunnels", index, "name"),
                 f"its device '{device}' has {len(device)} octets: the kernel takes {INTERFACE_NAME_OCTETS}",
             )
+
+
+def _outer_rules(index: int, tunnel: Tunnel) -> Iterator[Fault]:
+    if tunnel.local.version != tunnel.remote.version:
+        yield Fault(
+            ("tunnels", index, "remote"),
+            f"{tunnel.remote} is IPv{tunnel.remote.version}, and local {tunnel.local} is not: "
+            "both ends of a tunnel have the same IP version",
+            "write local too" if tunnel.remote.version == 6 else "",
+        )
+        return
+    most = TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[tunnel.remote.version]
+    if tunnel.mtu_bytes > most:
+        yield Fault(
+            ("tunnels", index, "mtu_bytes"),
+            f"{tunnel.mtu_bytes} is too much over IPv{tunnel.remote.version}: GRE leaves {most} of 8500",
+        )
+    if tunnel.inside_ipv6 is not None and tunnel.mtu_bytes < IPV6_MTU_BYTES:
+        yield Fault(
+            ("tunnels", index, "mtu_bytes"),
+            f"{tunnel.mtu_bytes} is too little for IPv6 inside, which needs {IPV6_MTU_BYTES}",
+        )
 
 
 def _bgp_rules(parts: Parts) -> Iterator[Fault]:
@@ -128,12 +160,31 @@ def _bgp_rules(parts: Parts) -> Iterator[Fault]:
         )
     yield from _overlaps(("bgp", "advertise"), bgp.advertise, identical_only=True)
     yield from _overlaps(("bgp", "accept"), bgp.accept)
+    yield from _overlaps(("bgp", "local_networks"), bgp.local_networks, identical_only=True)
     for index, network in enumerate(bgp.accept):
-        if network.prefixlen > bgp.accept_max_length:
+        name = "accept_max_length" if network.version == 4 else "accept_max_length_ipv6"
+        longest = getattr(bgp, name)
+        if network.prefixlen > longest:
             yield Fault(
-                ("bgp", "accept", index),
-                f"nothing in {network} can be accepted: accept_max_length is {bgp.accept_max_length}",
+                ("bgp", "accept", index), f"nothing in {network} can be accepted: {name} is {longest}"
             )
+    for index, network in enumerate(bgp.local_networks):
+        if network.prefixlen == 0:
+            yield Fault(("bgp", "local_networks", index), "no learnt route at all could be used")
+    yield from _ipv6_rules(parts, bgp)
+
+
+def _ipv6_rules(parts: Parts, bgp: Bgp) -> Iterator[Fault]:
+    complete = len(parts.tunnels) == parts.tunnels_written
+    if not complete or any(tunnel.inside_ipv6 for tunnel in parts.tunnels.values()):
+        return
+    for name, networks in (("advertise", bgp.advertise), ("accept", bgp.accept)):
+        for index, network in enumerate(networks):
+            if network.version == 6:
+                yield Fault(
+                    ("bgp", name, index),
+                    f"no tunnel has inside_ipv6, so {network} cannot be exchanged",
+                )
 
 
 def _service_rules(parts: Parts) -> Iterator[Fault]:
@@ -259,7 +310,7 @@ def _repeated(items: Mapping[int, _Item], identity: Callable[[_Item], Hashable])
 
 
 def _overlaps(
-    path: KeyPath, networks: tuple[IPv4Network, ...], *, identical_only: bool = False
+    path: KeyPath, networks: Sequence[IPv4Network | IPv6Network], *, identical_only: bool = False
 ) -> Iterator[Fault]:
     """Networks that repeat, lie in or enclose an earlier one of the same list."""
     for index, network in enumerate(networks):

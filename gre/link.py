@@ -6,9 +6,12 @@ pyroute2's own exceptions pass through; `wccpd.dataplane.linux` turns them into 
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pyroute2 import NetlinkError
 
 from gre.header import GRE_FLAG_KEY
 from gre.tunnel import ObservedGre
@@ -16,7 +19,12 @@ from gre.tunnel import ObservedGre
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-    from gre.tunnel import GreDevice
+    from gre.tunnel import GreDevice, IPAddress, IPInterface
+
+KINDS = {"gre": "GRE", "ip6gre": "IP6GRE"}
+"""The kinds of device, and how pyroute2 spells their attributes."""
+IP6_TNL_F_IGN_ENCAP_LIMIT = 1
+"""Without it the kernel adds an 8-octet destination option to each packet, which nobody expects on plain GRE."""
 
 Netlink = Any
 """A pyroute2 message or attribute; none of them leaves this module."""
@@ -24,18 +32,23 @@ Netlink = Any
 
 def observe(ipr: IPRoute, prefix: str) -> dict[str, ObservedGre]:
     """All GRE devices whose name starts with `prefix`."""
-    addresses: dict[int, list[IPv4Interface]] = {}
-    for message in ipr.get_addr(family=2):
-        text = message.get_attr("IFA_LOCAL")
-        interface = IPv4Interface(f"{text}/{message['prefixlen']}")
-        addresses.setdefault(message["index"], []).append(interface)
+    addresses: dict[int, list[IPInterface]] = {}
+    for message in ipr.get_addr():
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        interface = ip_interface(f"{text}/{message['prefixlen']}")
+        if not (interface.version == 6 and interface.is_link_local):
+            addresses.setdefault(message["index"], []).append(interface)
     found = {}
-    for message in ipr.get_links():
+    links = {message["index"]: message for message in ipr.get_links()}
+    for index, message in links.items():
         name = message.get_attr("IFLA_IFNAME")
         info = message.get_attr("IFLA_LINKINFO")
-        if not name.startswith(prefix) or info is None or info.get_attr("IFLA_INFO_KIND") != "gre":
+        if not name.startswith(prefix) or info is None or info.get_attr("IFLA_INFO_KIND") not in KINDS:
             continue
-        found[name] = _observed(message, info, tuple(addresses.get(message["index"], ())))
+        device = _observed(message, info, tuple(addresses.get(index, ())))
+        if device.output_key is None:
+            device = replace(device, path_mtu_bytes=_path_mtu(ipr, device.remote, links))
+        found[name] = device
     return found
 
 
@@ -45,7 +58,7 @@ def ensure(ipr: IPRoute, wanted: GreDevice, present: ObservedGre | None) -> None
         remove(ipr, present)
         present = None
     if present is None:
-        ipr.link("add", ifname=wanted.name, kind="gre", **_tunnel_attributes(wanted))
+        ipr.link("add", ifname=wanted.name, kind=wanted.kind, **_tunnel_attributes(wanted))
     found = ipr.link_lookup(ifname=wanted.name)
     if not found:
         raise OSError(errno.ENODEV, "the device vanished while it was made")
@@ -68,29 +81,34 @@ def remove(ipr: IPRoute, present: ObservedGre) -> None:
 
 
 def _tunnel_attributes(wanted: GreDevice) -> dict[str, Any]:
+    kind = wanted.kind
     attributes: dict[str, Any] = {
-        "gre_local": str(wanted.local),
-        "gre_remote": str(wanted.remote),
-        "gre_ttl": wanted.ttl,
-        "gre_pmtudisc": 1,
+        f"{kind}_local": str(wanted.local),
+        f"{kind}_remote": str(wanted.remote),
+        f"{kind}_ttl": wanted.ttl,
     }
+    if kind == "gre":
+        attributes["gre_pmtudisc"] = 1
+    else:
+        attributes["ip6gre_flags"] = IP6_TNL_F_IGN_ENCAP_LIMIT
     if wanted.output_key is not None:
-        attributes["gre_oflags"] = GRE_FLAG_KEY
-        attributes["gre_okey"] = wanted.output_key
+        attributes[f"{kind}_oflags"] = GRE_FLAG_KEY
+        attributes[f"{kind}_okey"] = wanted.output_key
     return attributes
 
 
-def _observed(message: Netlink, info: Netlink, addresses: tuple[IPv4Interface, ...]) -> ObservedGre:
+def _observed(message: Netlink, info: Netlink, addresses: tuple[IPInterface, ...]) -> ObservedGre:
     data = info.get_attr("IFLA_INFO_DATA")
+    spelling = f"IFLA_{KINDS[info.get_attr('IFLA_INFO_KIND')]}"
     stats = message.get_attr("IFLA_STATS64") or {}
-    keyed = (data.get_attr("IFLA_GRE_OFLAGS") or 0) & GRE_FLAG_KEY
+    keyed = (data.get_attr(f"{spelling}_OFLAGS") or 0) & GRE_FLAG_KEY
     return ObservedGre(
         name=message.get_attr("IFLA_IFNAME"),
         index=message["index"],
-        local=IPv4Address(data.get_attr("IFLA_GRE_LOCAL")),
-        remote=IPv4Address(data.get_attr("IFLA_GRE_REMOTE")),
-        ttl=data.get_attr("IFLA_GRE_TTL"),
-        output_key=data.get_attr("IFLA_GRE_OKEY") if keyed else None,
+        local=ip_address(data.get_attr(f"{spelling}_LOCAL")),
+        remote=ip_address(data.get_attr(f"{spelling}_REMOTE")),
+        ttl=data.get_attr(f"{spelling}_TTL"),
+        output_key=data.get_attr(f"{spelling}_OKEY") if keyed else None,
         mtu_bytes=message.get_attr("IFLA_MTU"),
         up=bool(message["flags"] & 1),
         addresses=addresses,
@@ -99,7 +117,24 @@ def _observed(message: Netlink, info: Netlink, addresses: tuple[IPv4Interface, .
         received_bytes=stats.get("rx_bytes", 0),
         sent_packets=stats.get("tx_packets", 0),
         sent_bytes=stats.get("tx_bytes", 0),
+        errors=stats.get("rx_errors", 0) + stats.get("tx_errors", 0),
+        dropped=stats.get("rx_dropped", 0) + stats.get("tx_dropped", 0),
     )
+
+
+def _path_mtu(ipr: IPRoute, remote: IPAddress, links: dict[int, Netlink]) -> int | None:
+    """What the kernel knows of the path: the MTU of the device it uses, or less where a router said so."""
+    try:
+        (route,) = ipr.route("get", dst=str(remote), family=2 if remote.version == 4 else 10)
+    except (NetlinkError, ValueError):
+        return None
+    device = links.get(route.get_attr("RTA_OIF"))
+    metrics = route.get_attr("RTA_METRICS")
+    found = (
+        metrics.get_attr("RTAX_MTU") if metrics is not None else None,
+        device.get_attr("IFLA_MTU") if device is not None else None,
+    )
+    return min((mtu for mtu in found if mtu), default=None)
 
 
 def _sysctl(device: str, key: str) -> Path:

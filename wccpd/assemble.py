@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from itertools import product
 from typing import TYPE_CHECKING, TypeVar
 
+from bgp.advertising import AdvertisePolicy, AdvertiseWhen
 from bgp.events import Advertisement, PeerSpec, PrefixRule, SpeakerSpec
 from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
@@ -19,7 +21,7 @@ from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv4Network
+    from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
     from config import Config
     from config.model import Bgp, Tunnel
@@ -198,7 +200,10 @@ def tunnel_device(config: Config, tunnel: Tunnel) -> GreDevice:
         remote=tunnel.remote,
         ttl=tunnel.ttl,
         mtu_bytes=tunnel.mtu_bytes,
-        addresses=(tunnel.inside_interface,),
+        addresses=(
+            tunnel.inside_interface,
+            *(() if tunnel.inside_ipv6_interface is None else (tunnel.inside_ipv6_interface,)),
+        ),
     )
 
 
@@ -217,6 +222,7 @@ def speaker_spec(config: Config) -> SpeakerSpec | None:
                 local_address=tunnel.inside_interface.ip,
                 interface=config.device_name(tunnel),
                 description=tunnel.name,
+                local_ipv6=None if tunnel.inside_ipv6_interface is None else tunnel.inside_ipv6_interface.ip,
                 hold_time_seconds=settings.hold_time_seconds,
                 keepalive_seconds=settings.keepalive_seconds,
                 connect_retry_seconds=settings.connect_retry_seconds,
@@ -224,24 +230,46 @@ def speaker_spec(config: Config) -> SpeakerSpec | None:
             for tunnel in config.tunnels
             for neighbor in tunnel.bgp_neighbors
         ),
-        advertisements=tuple(Advertisement(prefix) for prefix in settings.advertise),
+        advertisements=tuple(
+            Advertisement(prefix, settings.med, settings.prepend) for prefix in settings.advertise
+        ),
         accepted=_accepted(settings),
         listen_port=settings.listen_port,
     )
 
 
 def rib_policy(config: Config) -> RibPolicy:
-    """What may be learned: the accepted ranges, and nothing that covers an end of a tunnel or an address of ours.
+    """What may be learned."""
+    if config.bgp is None:
+        return RibPolicy(())
+    return RibPolicy(_accepted(config.bgp), max_prefixes=config.bgp.max_prefixes)
 
-    A route over such an address would pull WCCP, redirected packets or the tunnel's own into a tunnel.
+
+def protected_networks(config: Config) -> frozenset[IPv4Network | IPv6Network]:
+    """What no learnt route may swallow, caches aside: the Transit Gateway's ends of the tunnels, and our side.
+
+    A route over a tunnel's own end would send the tunnel's packets into the tunnel.
     """
-    accepted = _accepted(config.bgp) if config.bgp is not None else ()
-    ends = (address for tunnel in config.tunnels for address in (tunnel.remote, tunnel.local))
-    return RibPolicy(accepted, tuple(dict.fromkeys((*ends, *wccp_addresses(config)))))
+    ends = (ip_network(tunnel.remote) for tunnel in config.tunnels)
+    local = config.bgp.local_networks if config.bgp is not None else ()
+    return frozenset((*ends, *local))
+
+
+def advertise_policy(config: Config) -> AdvertisePolicy:
+    """When our prefixes are advertised."""
+    if config.bgp is None:
+        return AdvertisePolicy()
+    return AdvertisePolicy(
+        AdvertiseWhen(config.bgp.advertise_when.value),
+        config.bgp.quorum,
+        config.bgp.fail_seconds,
+        config.bgp.recover_seconds,
+    )
 
 
 def _accepted(settings: Bgp) -> tuple[PrefixRule, ...]:
+    longest = {4: settings.accept_max_length, 6: settings.accept_max_length_ipv6}
     return tuple(
-        PrefixRule(network, network.prefixlen, max(network.prefixlen, settings.accept_max_length))
+        PrefixRule(network, network.prefixlen, max(network.prefixlen, longest[network.version]))
         for network in settings.accept
     )

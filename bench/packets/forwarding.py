@@ -46,6 +46,20 @@ class Scenario:
     """The scenario that it is compared with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two scenarios of the run, one beside the other."""
+
+    name: str
+    """Of the case; the size of the frames is put behind it."""
+    of: str
+    to: str
+    """Names of the scenarios; the ratio is the time of the first in that of the second."""
+    goal: str
+    is_met: Callable[[float], bool]
+    plane: str = ""
+
+
 def _nothing(_: Router) -> None:
     """A plain router is made already."""
 
@@ -62,7 +76,7 @@ BASE: Final = (
 """Plain forwarding; what the harness costs; and what any policy routing costs before it does anything."""
 
 
-def cases(scenarios: Iterable[Scenario]) -> Iterator[Case]:
+def cases(scenarios: Iterable[Scenario], comparisons: Iterable[Comparison] = ()) -> Iterator[Case]:
     """Measure plain forwarding and these in one run; one that loses packets is left out of the rest of it."""
     wanted = (*BASE, *scenarios)
     if os.geteuid() != 0:
@@ -75,6 +89,18 @@ def cases(scenarios: Iterable[Scenario]) -> Iterator[Case]:
     for octets in FRAME_OCTETS:
         for scenario in wanted:
             yield _case(scenario, octets, measured[scenario.name], measured[scenario.beside])
+        for each in comparisons:
+            yield _comparison(each, octets, measured[each.of], measured[each.to])
+
+
+def _comparison(wanted: Comparison, octets: int, own: _Samples, other: _Samples) -> Case:
+    name, base = f"{wanted.name}_{octets}", f"{wanted.to}_{octets}"
+    fault = own.fault or other.fault
+    if fault:
+        return Case(name, "x", None, wanted.goal, ratio_to=base, plane=wanted.plane, reason=fault)
+    pairs = zip(own.nanoseconds[octets], other.nanoseconds[octets], strict=True)
+    ratio = median(each / beside for each, beside in pairs)
+    return Case(name, "x", ratio, wanted.goal, wanted.is_met(ratio), base, ratio, wanted.plane)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Final
 
-from bench.packets.forwarding import Scenario
+from bench.packets.forwarding import Comparison, Scenario
 from bench.packets.router import CACHE_HOPS, INGRESS, hop_address
 from tests.support.views import ROUTER_ID, WEB_CACHE, group, view
 from wccpd.dataplane.linux import LinuxDataPlane
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wccpd.protocol.view import RouterView
 
 LEASE_SECONDS: Final = 600.0
+LINES_GOAL: Final = 1.2
 ELSEWHERE: Final = int(IPv4Address("203.0.112.0"))
 """Servers of no flow: a line of the redirect list for each, before the one that permits."""
 
@@ -69,6 +70,18 @@ def scenarios() -> Iterator[Scenario]:
     """One for each way of redirecting."""
     for redirect in REDIRECTS:
         yield Scenario(redirect.name, partial(_prepare, redirect), frozenset(redirect.hops), "netlink")
+
+
+COMPARISONS: Final = (
+    Comparison(
+        "netlink_l2_1000_lines_over_1",
+        Redirect(8, lines=1000).name,
+        Redirect(8, lines=1).name,
+        "at most 1.2 x",
+        lambda ratio: ratio <= LINES_GOAL,
+        "netlink",
+    ),
+)
 
 
 def policy_for(redirect: Redirect) -> Policy:

@@ -4,16 +4,25 @@ fake-xor, fake-jhash    in memory
 netlink-l2              this machine's kernel, caches reached by L2
 netlink-gre             a kernel with GRE devices, here or in the VM
 ebpf-l2, ebpf-gre       this machine's kernel: the program needs no GRE devices
+
+In the VM a test costs 5 to 25 s. So where the kernel here has no GRE devices, only those tests go there in which
+GRE matters, `selection.IN_THE_VM`; the others, which show what nftables and routing do, are deselected with
+netlink-gre and run with netlink-l2. WCCPD_CONTRACT_GRE=all runs everything. A kernel that has GRE devices runs
+everything by itself.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lab.vm import IN_VM, kernel_has_gre
 from tests.contract.fake_stage import FakeStage
 from tests.contract.kernel_stage import KernelStage, Network
+from tests.contract.selection import ALL, COLLECTED, EVERYTHING, goes_to_the_vm, name_of
 from tests.contract.stage import Stage
 from tests.support.namespaces import Namespace
 from wccpd.dataplane.ebpf.plane import EbpfDataPlane
@@ -30,6 +39,27 @@ KERNELS = [
     pytest.param(("ebpf", ForwardingMethod.GRE), id="ebpf-gre", marks=pytest.mark.netns),
 ]
 PLANES = {"netlink": LinuxDataPlane, "ebpf": EbpfDataPlane}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what is not worth its time in the VM; see the module."""
+    config.stash[COLLECTED] = frozenset(name_of(item.nodeid) for item in items if _is_ours(item))
+    if os.environ.get(EVERYTHING) == ALL or os.environ.get(IN_VM) or kernel_has_gre():
+        return
+    left_out = [
+        item
+        for item in items
+        if _is_ours(item) and item.get_closest_marker("gre") and not goes_to_the_vm(item.nodeid)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        unwanted = set(left_out)
+        items[:] = [item for item in items if item not in unwanted]
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether it is a test of this folder."""
+    return Path(__file__).parent in item.path.parents
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +87,21 @@ def kernel(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelS
     yield from kernel_stage(network, kind, variant)
 
 
+@pytest.fixture(params=KERNELS[1::2])
+def tunnelled(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelStage]:
+    """The plane in a real kernel with caches that are reached by GRE."""
+    kind, variant = request.param
+    yield from kernel_stage(network, kind, variant)
+
+
 def kernel_stage(network: Network, kind: str, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
     """A stage that must be left as it was found."""
     stage = KernelStage(network, lambda: PLANES[kind](SETTINGS), forwarding)
-    yield stage
-    faults = stage.remove().faults
-    stage.close()
+    try:
+        yield stage
+        faults = stage.remove().faults
+    finally:
+        # Else the sockets of a plane that failed are closed by the collector, and the next test is told of it.
+        stage.close()
     assert not faults
     assert not any(stage.objects().values()), "the plane left something behind"

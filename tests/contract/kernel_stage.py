@@ -12,7 +12,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
@@ -74,23 +73,17 @@ class Network:
     def __init__(self, router: Namespace, world: Namespace) -> None:
         self.router, self.world = router, world
         self._wire_up()
-        self._load_gre()
         self._sockets = {device: world.call(lambda device=device: _listen(device)) for device in ROUTER_MAC}
         # Packets keep their order as long as one processor carries them.
         world.call(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
         self._identification = 0
+        # The first GRE device of a namespace brings the kernel's own gre0, gretap0 and erspan0, which stay.
+        self.router.run("sh", "-c", f"ip link add first {_SOME_GRE} && ip link del first || true")
         self.at_first = self.state()
 
     def close(self) -> None:
         for sock in self._sockets.values():
             sock.close()
-
-    def _load_gre(self) -> None:
-        """Use GRE once, where there is any: its module makes fallback devices (gre0, ...) in every namespace."""
-        made = ["ip", "netns", "exec", self.router.name, "ip", "link", "add", "once", "type", "gre",
-                "local", "192.0.2.1", "remote", "192.0.2.2"]  # fmt: skip
-        if subprocess.run(made, capture_output=True, timeout=60, check=False).returncode == 0:
-            self.router.run("ip", "link", "delete", "once")
 
     def new_identification(self) -> int:
         self._identification = self._identification % 0xFFFF + 1
@@ -204,10 +197,7 @@ class KernelStage:
 
     def send_all(self, packets: Sequence[Packet], details: Details = PLAIN) -> list[Fate]:
         crafted = [craft(packet, self.network.new_identification(), details) for packet in packets]
-        frames = [
-            (packet.device, ethernet(sender_mac(packet), ROUTER_MAC[packet.device], ip))
-            for packet, ip in zip(packets, crafted, strict=True)
-        ]
+        frames = [frame_of(packet, ip) for packet, ip in zip(packets, crafted, strict=True)]
         seen = self.network.exchange(frames)
         return [
             fate_on_the_wires(packet, Seen(b"", b"", ip), seen)
@@ -223,8 +213,7 @@ class KernelStage:
             fragmentation_needed(quoted, 1400),
             identification=self.network.new_identification(),
         )
-        frame = ethernet(sender_mac(about), ROUTER_MAC[about.device], error)
-        seen = self.network.exchange([(about.device, frame)])
+        seen = self.network.exchange([frame_of(about, error)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
 
     def refuse(self, path: RedirectPath) -> None:
@@ -270,6 +259,11 @@ class KernelStage:
         return {name: sorted(set(lines) - set(self.before[name])) for name, lines in now.items()}
 
 
+def frame_of(packet: Packet, ip: bytes) -> tuple[str, bytes]:
+    """The frame in which a packet's sender puts these octets, and the device by which it comes in."""
+    return packet.device, ethernet(sender_mac(packet), ROUTER_MAC[packet.device], ip)
+
+
 def fate_on_the_wires(packet: Packet, sent: Seen, seen: Sequence[tuple[str, Seen]]) -> Fate:
     """What became of a packet, by all that came out."""
     fates = [fate for device, each in seen if (fate := _fate(packet, sent, device, each)) is not None]
@@ -279,14 +273,14 @@ def fate_on_the_wires(packet: Packet, sent: Seen, seen: Sequence[tuple[str, Seen
 
 def _fate(packet: Packet, sent: Seen, device: str, seen: Seen) -> Fate | None:
     """What a packet that came out tells of the one that was sent; None for one that is not of it."""
-    if _is_the_same(sent, seen):
+    if is_the_same(sent, seen):
         _assert_carried_whole(sent, seen)
         owner = next((cache for cache, mac in CACHE_MAC.items() if mac == seen.destination_mac), None)
         if device != FARM or seen.destination == owner:
             return PASSED
         assert owner is not None, f"on the farm's wire to {seen.destination_mac.hex(':')}"
         return Fate(Place.CACHE, RedirectPath(owner, ForwardingMethod.L2))
-    if (carried := seen.gre_payload) is not None and _is_the_same(sent, carried[1]):
+    if (carried := seen.gre_payload) is not None and is_the_same(sent, carried[1]):
         header, inner = carried
         _assert_carried_whole(sent, inner)
         assert seen.source == ROUTER_ID, "caches know their router by the outer source"
@@ -296,7 +290,7 @@ def _fate(packet: Packet, sent: Seen, device: str, seen: Seen) -> Fate | None:
         ports = sent.body[2:4] + sent.body[:2]
         if seen.protocol == TCP and seen.body[:4] == ports and seen.body[13] & RST:
             return RESET
-    if seen.protocol == ICMP and seen.body[0] in {3, 11} and _is_the_same(sent, seen.quoted):
+    if seen.protocol == ICMP and seen.body[0] in {3, 11} and is_the_same(sent, seen.quoted):
         return _ANSWERS.get((seen.body[0], seen.body[1]), Fate(Place.UNREACHABLE))
     return None
 
@@ -304,7 +298,8 @@ def _fate(packet: Packet, sent: Seen, device: str, seen: Seen) -> Fate | None:
 _ANSWERS = {(11, 0): EXPIRED, (3, 13): PROHIBITED, (3, 4): Fate(Place.TOO_BIG)}
 
 
-def _is_the_same(sent: Seen, seen: Seen) -> bool:
+def is_the_same(sent: Seen, seen: Seen) -> bool:
+    """Whether what was seen is what was sent, or a fragment of it."""
     return (sent.source, sent.destination, sent.protocol, sent.identification) == (
         seen.source,
         seen.destination,
@@ -329,6 +324,7 @@ def _first_octets_of_answer(about: Packet) -> bytes:
     return ports + (1).to_bytes(4)
 
 
+_SOME_GRE = "type gre local 127.0.0.1 remote 127.0.0.2"
 _LISTINGS = {
     "nft": "nft -s list ruleset",
     "rules": "ip rule list",

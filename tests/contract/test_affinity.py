@@ -39,6 +39,7 @@ from tests.support.plans import (
     plan,
     service,
 )
+from wccpd.plan.hashes import HASH_FUNCTIONS
 from wccpd.plan.redirect import TCP, UDP, HashAssignment, LostFlows, Mode, ServicePlan
 from wccpd.plan.verdict import Outcome, Reason, Verdict
 
@@ -86,10 +87,11 @@ def test_without_affinity_every_packet_goes_by_the_buckets(stage: Stage) -> None
 
 
 def test_later_packets_have_the_header_of_the_first_also_that_of_an_alternate_bucket(stage: Stage) -> None:
-    flagged = HashAssignment(BY_DESTINATION, evenly(*CACHES), BY_SOURCE, frozenset(range(256)))
+    flow = fresh()
+    primary = HASH_FUNCTIONS[stage.hash_function](BY_DESTINATION, flow.fields)
+    flagged = HashAssignment(BY_DESTINATION, evenly(*CACHES), BY_SOURCE, frozenset({primary}))
     made = service("70", *CACHES, forwarding=stage.forwarding, assignment=flagged)
     stage.bring_to(plan(made))
-    flow = fresh()
     first = stage.send(flow)
     assert first.place is Place.CACHE
     stage.bring_to(plan(moved_to(made, *CACHES[1:])))

@@ -92,11 +92,15 @@ def test_a_bucket_of_nobody_is_forwarded(stage: Stage) -> None:
     assert stage.send_all(packets) == wanted
 
 
-def test_a_bucket_with_the_a_flag_goes_by_the_alternate_hash_whose_own_flag_is_ignored(stage: Stage) -> None:
+@pytest.mark.parametrize("flags", ["few", "many"])
+def test_a_bucket_with_the_a_flag_goes_by_the_alternate_hash_whose_own_flag_is_ignored(
+    stage: Stage, flags: str
+) -> None:
     packets = [
         replace(fresh(server), source=IPv4Address("10.64.9.0") + n) for n, server in enumerate(SERVERS)
     ]
-    flagged = frozenset(range(0, 256, 3))
+    few = (bucket(stage, BY_DESTINATION, packet) for packet in packets[:3])
+    flagged = frozenset(few if flags == "few" else range(0, 256, 3))
     owners = evenly(*CACHES)
     assignment = HashAssignment(BY_DESTINATION, owners, BY_SOURCE, flagged)
     made = service("70", *CACHES, assignment=assignment, forwarding=stage.forwarding)

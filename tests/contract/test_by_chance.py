@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Sequence
 
 from tests.contract.chance import PacketsByChance, PlansByChance
@@ -71,23 +70,16 @@ def test_packets_by_chance_fare_as_the_specification_says(kernel: KernelStage) -
 
 
 CHANGES = 1000
-BOUND_SECONDS = 60
-"""A real kernel gets through some 400 of the changes in this time; WCCPD_CONTRACT_UNBOUNDED=1 lets it do all."""
 
 
 def test_after_every_one_of_many_changes_the_plane_is_as_wished(stage: Stage) -> None:
     """Each change is applied once; a second look finds nothing to do, and paths are those of the plan."""
     chance = seeded()
     plans = PlansByChance(chance, stage.forwarding)
-    until = None if os.environ.get("WCCPD_CONTRACT_UNBOUNDED") else time.monotonic() + BOUND_SECONDS
     for step in range(CHANGES):
-        if until is not None and time.monotonic() > until:
-            print(f"{step} of {CHANGES} changes in {BOUND_SECONDS} s")
-            break
         change = plans.change()
         wanted = plans.plan()
         where = f"step {step}: {change}"
         stage.bring_to(wanted, leased=step % 50 == 0)
         assert stage.bring_to(wanted, leased=False).changes == (), where
         assert stage.observe().slots == wanted.slots, where
-    assert step >= 10, "the machine is too slow for this to show anything"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.kernel_stage import KernelStage, Network
+from tests.contract.selection import COLLECTED, IN_THE_VM, WHOLLY, file_of
 from tests.contract.stage import (
     EXPIRED,
     FARM,
@@ -86,3 +87,12 @@ def test_a_packet_routed_to_a_cache_is_told_by_its_frame(stage: KernelStage) -> 
         assert stage.send(fresh()) == Fate(Place.CACHE, Path(SECOND, ForwardingMethod.L2))
     finally:
         router.run("ip", "route", "del", "203.0.113.7")
+
+
+def test_every_test_that_is_selected_for_the_vm_is_there(request: pytest.FixtureRequest) -> None:
+    if any("::" in arg for arg in request.config.args):
+        pytest.skip("single tests were asked for, so not all of a file's were collected")
+    collected = request.config.stash[COLLECTED]
+    files = {file_of(name) for name in collected}
+    assert {name for name in IN_THE_VM if file_of(name) in files} <= collected
+    assert any("[netlink-gre" in name and file_of(name) in WHOLLY for name in collected) or not WHOLLY & files

@@ -6,6 +6,7 @@ Crafted and read here by hand rather than with the project's own code or a libra
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -18,6 +19,9 @@ IPV4 = 0x0800
 GRE_IPV4 = 0x0800
 GRE_WCCP = 0x883E
 DONT_FRAGMENT = 0x4000
+MORE_FRAGMENTS = 0x2000
+FRAGMENT_OFFSET = 0x1FFF
+"""In units of 8 octets."""
 SYN, RST, ACK = 0x02, 0x04, 0x10
 
 
@@ -138,6 +142,31 @@ def ip_packet(
     return header[:10] + checksum(header) + header[12:] + body
 
 
+def in_fragments(ip: bytes, octets: int) -> list[bytes]:
+    """An IPv4 packet as fragments that carry so many octets each, a multiple of 8 (RFC 791, 3.2)."""
+    body = ip[20:]
+    made = []
+    for start in range(0, len(body), octets):
+        piece = body[start : start + octets]
+        more = MORE_FRAGMENTS if start + octets < len(body) else 0
+        length, fragment = (20 + len(piece)).to_bytes(2), (more | start // 8).to_bytes(2)
+        header = ip[:2] + length + ip[4:6] + fragment + ip[8:10] + bytes(2) + ip[12:20]
+        made.append(header[:10] + checksum(header) + header[12:] + piece)
+    return made
+
+
+def joined(fragments: Sequence[Seen]) -> bytes:
+    """What the fragments of one packet carry together; fails where one is missing or there twice."""
+    ordered = sorted(fragments, key=lambda each: each.fragment & FRAGMENT_OFFSET)
+    body = b""
+    for each in ordered:
+        assert (each.fragment & FRAGMENT_OFFSET) * 8 == len(body), "a fragment is missing, or there twice"
+        body += each.body
+    more = [bool(each.fragment & MORE_FRAGMENTS) for each in ordered]
+    assert more == [True] * (len(more) - 1) + [False], "the last fragment is missing"
+    return body
+
+
 def fragmentation_needed(quoted: bytes, mtu_bytes: int) -> bytes:
     """Body of an ICMP error about a packet that is too big (RFC 1191)."""
     return _summed(struct.pack("!BBHHH", 3, 4, 0, 0, mtu_bytes) + quoted[:28], 2)
@@ -156,6 +185,12 @@ def mss_of(seen: Seen) -> int | None:
     """The MSS option of a TCP segment, if it is the first option."""
     kind, _, value = struct.unpack_from("!BBH", seen.body, 20) if len(seen.body) >= 24 else (0, 0, 0)
     return value if kind == 2 else None
+
+
+def has_right_tcp_checksum(seen: Seen) -> bool:
+    """Whether a TCP segment would be accepted by its receiver."""
+    pseudo = seen.ip[12:20] + struct.pack("!HH", TCP, len(seen.body))
+    return checksum(pseudo + seen.body) == bytes(2)
 
 
 def checksum(data: bytes) -> bytes:

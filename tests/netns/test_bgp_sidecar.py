@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
@@ -25,9 +25,9 @@ from bgp.events import (
     SpeakerSpec,
     SpeakerState,
 )
-from bgp.rib import Rib, RibPolicy
+from bgp.rib import RefusalReason, Rib, RibPolicy
 from bgp.speaker import Speaker
-from tests.support.bgp_lab import ROUTER_ASN, TGW_ASN, TUNNELS, Lab, missing_tools
+from tests.support.bgp_lab import ROUTER_ASN, TGW_ASN, TUNNELS, Lab, gobgpds, missing_tools
 from wccpd.dataplane.routes import KernelRoutes
 
 pytestmark = [
@@ -41,9 +41,15 @@ BOTH = frozenset(NextHop(tunnel) for tunnel in TUNNELS)
 PROTOCOL = 118
 
 
+@pytest.fixture(params=gobgpds().values(), ids=gobgpds().keys())
+def program(request: pytest.FixtureRequest) -> str:
+    """Each gobgpd that is here: Debian's own, and those of other releases."""
+    return str(request.param)
+
+
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab(passive=False) as lab:
+def lab(program: str) -> Iterator[Lab]:
+    with Lab(passive=False, gobgpd=program) as lab:
         lab.announce(SPOKES)
         yield lab
 
@@ -65,11 +71,11 @@ def spec_for(lab: Lab) -> SpeakerSpec:
 class Router:
     """What the daemon does: the newest routes go to the kernel whenever the flag is up."""
 
-    def __init__(self, lab: Lab, spec: SpeakerSpec | None = None) -> None:
+    def __init__(self, lab: Lab, spec: SpeakerSpec | None = None, max_prefixes: int = 10_000) -> None:
         self.lab = lab
         self.dirty = asyncio.Event()
         spec = spec or spec_for(lab)
-        self.policy = RibPolicy(spec.accepted, settle_seconds=1.0)
+        self.policy = RibPolicy(spec.accepted, max_prefixes, settle_seconds=1.0)
         self.rib = Rib(self.policy, spec.next_hops())
         self.speaker = Speaker(spec, lab.socket, self.rib, self.dirty.set)
         self.kernel = lab.router.call(KernelRoutes)
@@ -102,8 +108,10 @@ class Router:
 
 
 @asynccontextmanager
-async def running(lab: Lab, spec: SpeakerSpec | None = None) -> AsyncIterator[Router]:
-    router = Router(lab, spec)
+async def running(
+    lab: Lab, spec: SpeakerSpec | None = None, max_prefixes: int = 10_000
+) -> AsyncIterator[Router]:
+    router = Router(lab, spec, max_prefixes)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(router.speaker.run(), name="speaker")
@@ -131,8 +139,8 @@ async def settled(router: Router) -> None:
 
 
 @pytest.mark.parametrize("passive", [True, False], ids=["gateway listens", "gateway dials too"])
-async def test_sessions_come_up_and_routes_go_both_ways(passive: bool) -> None:
-    with Lab(passive=passive) as lab:
+async def test_sessions_come_up_and_routes_go_both_ways(passive: bool, program: str) -> None:
+    with Lab(passive=passive, gobgpd=program) as lab:
         lab.announce([*SPOKES, DEFAULT, "10.3.0.0/30", "192.0.2.0/24"], looped=["10.9.0.0/16"])
         lab.start_gobgpd()
         async with running(lab) as router:
@@ -221,6 +229,12 @@ async def test_another_router_id_makes_gobgpd_start_anew(lab: Lab) -> None:
     async with running(lab) as router:
         await settled(router)
         router.speaker.reconfigure(replace(spec_for(lab), router_id=IPv4Address("192.0.2.2")))
+        if router.speaker.view().api == "GoBGP 4":
+            await eventually(
+                lambda: "restart gobgpd" in router.speaker.view().reason, "the operator is told", 10
+            )
+            lab.kill_gobgpd()
+            lab.start_gobgpd()
         await eventually(lambda: router.speaker.view().configured == 2, "started anew", 10)
         await settled(router)
 
@@ -266,3 +280,108 @@ async def test_losing_the_sessions_of_one_tunnel_moves_all_routes_to_the_other(l
         lab.birds[1].ask("disable tun_a")
         await eventually(lambda: router.devices(SPOKES[0]) == {"tun-b"}, "only the other tunnel is used", 5)
         assert router.in_kernel() == set(SPOKES)
+
+
+async def test_an_upgrade_of_gobgpd_from_3_to_4_is_noticed_and_costs_no_route() -> None:
+    newer = [program for version, program in gobgpds().items() if version.startswith("4.")]
+    if not newer:
+        pytest.skip("no GoBGP 4 here: setup/other-gobgpds fetches one where apt reaches Debian unstable")
+    with Lab(passive=False) as lab:
+        lab.announce(SPOKES)
+        lab.start_gobgpd()
+        async with running(lab) as router:
+            await router.speaker.advertise(True)
+            await settled(router)
+            assert router.speaker.view().api == "GoBGP 3"
+            lab.kill_gobgpd()
+            lab.program = newer[0]
+            lab.start_gobgpd()
+            started = time.monotonic()
+            await eventually(lambda: router.speaker.view().configured == 2, "configured anew", 5)
+            assert time.monotonic() - started < 5
+            while not (router.all_up() and router.default_seen() and not router.rib.view().relearning):
+                assert router.in_kernel() == set(SPOKES)
+                assert router.devices(SPOKES[0]) == set(TUNNELS)
+                assert time.monotonic() - started < 30
+                await asyncio.sleep(0.05)
+            assert router.speaker.view().api == "GoBGP 4"
+
+
+async def test_ipv6_prefixes_come_and_go_in_the_same_sessions(program: str) -> None:
+    six, default = "2001:db8:1::/48", "::/0"
+    with Lab(passive=False, ipv6=True, gobgpd=program) as lab:
+        lab.announce([*SPOKES, six])
+        lab.start_gobgpd()
+        spec = spec_for(lab)
+        inside = {
+            str(peer.local_address): f"fd00:{str(peer.local_address).split('.')[2]}::1" for peer in spec.peers
+        }
+        spec = replace(
+            spec,
+            peers=tuple(replace(p, local_ipv6=IPv6Address(inside[str(p.local_address)])) for p in spec.peers),
+            advertisements=(*spec.advertisements, Advertisement(IPv6Network(default))),
+            accepted=(*spec.accepted, PrefixRule(IPv6Network("2001:db8::/32"), 32, 64)),
+        )
+        async with running(lab, spec) as router:
+            assert await router.speaker.advertise(True, 10)
+            await settled(router)
+
+            def shown() -> str:
+                return lab.router.run("ip", "-6", "route", "show", six)
+
+            await eventually(lambda: all(tunnel in shown() for tunnel in TUNNELS), "both tunnels carry it")
+            await eventually(lambda: all(bird.sees(default) for bird in lab.birds), "the gateway sees ::/0")
+            assert lab.birds[0].next_hops(default) == {"fd00:6::1", "fd00:7::1"}, (
+                "each tunnel has its own next hop"
+            )
+            assert await router.speaker.withdraw()
+            await eventually(lambda: not any(bird.sees(default) for bird in lab.birds), "and that it goes", 5)
+
+
+async def test_what_a_neighbour_must_not_send_is_left_out_with_its_reason(lab: Lab) -> None:
+    lab.announce([*SPOKES, DEFAULT, "192.0.2.0/24"], looped=["10.9.0.0/16"])
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        await eventually(
+            lambda: all(
+                (each.received - each.accepted, each.sends_default, each.not_accepted) == (1, True, 1)
+                for each in router.speaker.view().sessions
+            ),
+            "our own ASN, a default and a foreign range are told for each session",
+            15,
+        )
+        assert router.in_kernel() == set(SPOKES)
+
+
+async def test_20000_prefixes_stop_at_the_limit_and_the_daemon_goes_on(program: str) -> None:
+    with Lab(passive=False, gobgpd=program) as lab:
+        lab.announce([str(IPv4Network((0x0A000000 + (number << 8), 24))) for number in range(20_000)])
+        lab.start_gobgpd()
+        async with running(lab, max_prefixes=2_000) as router:
+            deadline = time.monotonic() + 60
+            # In the event loop: the table changes while it is read by nobody else.
+            while router.rib.view().refused_total.get(RefusalReason.TOO_MANY, 0) < 4 * 18_000:
+                assert time.monotonic() < deadline, "not all that is too much was refused within 60 s"
+                await asyncio.sleep(0.5)
+            assert {router.rib.announced_by(each.neighbour) for each in router.speaker.view().sessions} == {
+                2_000
+            }
+            await eventually(lambda: 2_000 <= len(router.in_kernel()) <= 8_000, "the rest is in the kernel")
+            assert router.all_up()
+
+
+async def test_a_session_and_a_prefix_that_flap_every_second_end_in_the_right_state(lab: Lab) -> None:
+    lab.start_gobgpd()
+    async with running(lab) as router:
+        await settled(router)
+        for number in range(6):
+            lab.birds[0].ask("disable tun_a" if number % 2 == 0 else "enable tun_a")
+            lab.announce(SPOKES[:1] if number % 2 == 0 else SPOKES)
+            assert router.devices(SPOKES[0]) == set(TUNNELS), (
+                "the tunnel's other session carries it all the time"
+            )
+            await asyncio.sleep(1)
+        await settled(router)
+        (fallen,) = {e.neighbour for e in router.speaker.view().sessions if e.falls_lately}
+        assert fallen == lab.birds[0].address("tun-a")

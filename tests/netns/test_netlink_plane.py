@@ -200,6 +200,44 @@ def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None
     assert bench.redirected() == 7
 
 
+def test_a_table_of_another_layout_redirects_until_it_is_replaced_and_the_lease_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = view(group(WEB_CACHE, FIRST, SECOND))
+    bench.apply(wanted)
+    bench.router.run("nft", "add chain ip wccpd layout-0; delete chain ip wccpd layout-2")
+    wish = bench.wish(wanted)
+    bench.router.call(lambda: bench.plane.renew_lease(60))
+    transactions: list[str] = []
+    run = Nft.run
+    monkeypatch.setattr(Nft, "run", lambda nft, text: (transactions.append(text), run(nft, text))[1])
+    bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert len(transactions) == 1, "from the old to the new, with nothing in between"
+    assert bench.observe().leased
+    bench.send(SERVERS)
+    assert bench.redirected() == len(SERVERS)
+
+
+def test_a_new_ingress_device_is_looked_at_before_anything_else_is_made(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.policy = replace(POLICY, ingress=("spokes", "wccp-new"))
+    wish = bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    changes = bench.router.call(lambda: bench.plane.bring_to(wish)).changes
+    assert changes[0] == "add element ip wccpd ingress { wccp-new : goto lapsed }"
+    assert bench.router.call(lambda: bench.plane.bring_to(wish)).changes == ()
+
+
+def test_counters_of_another_version_do_not_keep_a_table_from_being_adopted(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    bench.router.run(
+        "nft", "add counter ip wccpd forwarded-web-cache-later; add counter ip wccpd redirected-web-cache-x"
+    )
+    assert len(bench.observe().slots) == 1
+    assert (
+        "delete counter ip wccpd redirected-web-cache-x" in bench.apply(view(group(WEB_CACHE, FIRST))).changes
+    )
+
+
 def test_removal_takes_ours_and_leaves_what_is_not(bench: Bench) -> None:
     bench.router.run("nft", "add table ip other")
     bench.router.run("ip", "rule", "add", "fwmark", "0x1/0xff", "lookup", "100", "priority", "18700")
@@ -229,6 +267,21 @@ def test_a_refused_transaction_changes_nothing_and_says_object_and_errno(bench: 
         bench.router.call(lambda: nft.run("add chain ip wccpd x\ndelete map ip wccpd redirected\n"))
     assert caught.value.errno == errno.EBUSY
     assert bench.router.run("nft", "-s", "list", "table", "ip", "wccpd") == before
+
+
+def test_while_the_classification_is_refused_no_path_that_it_marks_for_is_removed(bench: Bench) -> None:
+    bench.policy = replace(POLICY, services=(ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    bench.apply(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.router.run(
+        "nft", "flush chain ip wccpd errors; flush chain ip wccpd exempt; delete set ip wccpd never;"
+        "add set ip wccpd never { type inet_service; flags interval; }",
+    )  # fmt: skip
+    wish = bench.wish(view(group(WEB_CACHE, SECOND)))
+    applied = bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert [fault.obj for fault in applied.faults] == ["nft table wccpd"]
+    assert "fwmark 0x2/0xff" in bench.router.run("ip", "rule", "list"), (
+        "marked packets would pass uninspected"
+    )
 
 
 def test_what_somebody_put_into_our_table_goes_with_all_that_refers_to_it(bench: Bench) -> None:
@@ -263,6 +316,16 @@ def test_a_segment_whose_filter_would_drop_what_caches_return_is_noticed(bench: 
     )
     bench.router.run("sysctl", "-qw", "net.ipv4.conf.farm.rp_filter=2")
     assert bench.observe().hindrances == ()
+
+
+def test_an_ingress_device_that_is_missing_or_renamed_is_noticed(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    assert bench.observe().hindrances == ()
+    bench.router.run("ip", "link", "set", "spokes", "down")
+    bench.router.run("ip", "link", "set", "spokes", "name", "ens6")
+    assert bench.observe().hindrances == (
+        "there is no device spokes: what should come in by it passes uninspected if it comes in elsewhere",
+    )
 
 
 def test_networks_on_ethernet_segments_are_adjacent_and_others_are_not(bench: Bench) -> None:

@@ -28,7 +28,7 @@ SIX = IPv6Network("2001:db8::/32")
 
 
 def routes(*hops: NextHop, prefixes: list[IPv4Network] | None = None) -> RouteSet:
-    return RouteSet({prefix: frozenset(hops) for prefix in prefixes or PREFIXES})
+    return RouteSet.of({prefix: frozenset(hops) for prefix in prefixes or PREFIXES})
 
 
 @dataclass
@@ -66,7 +66,9 @@ def bench() -> Iterator[Bench]:
 
 def test_routes_go_in_and_come_back_as_they_were_wanted(bench: Bench) -> None:
     via = NextHop("tun-b", IPv4Address("10.255.2.2"))
-    wanted = RouteSet({**routes(TUN_A, via).routes, SIX: frozenset({TUN_A}), PREFIXES[0]: frozenset({TUN_B})})
+    wanted = RouteSet.of(
+        {**routes(TUN_A, via).routes, SIX: frozenset({TUN_A}), PREFIXES[0]: frozenset({TUN_B})}
+    )
     assert bench.sync(wanted).written == len(PREFIXES) + 1
     assert bench.there() == wanted.routes
     assert "proto 118" in bench.router.run("ip", "route", "show", str(PREFIXES[1]))
@@ -85,7 +87,7 @@ def test_losing_a_tunnel_rewrites_no_route(bench: Bench) -> None:
 
 def test_a_small_change_writes_little(bench: Bench) -> None:
     bench.sync(routes(TUN_A, TUN_B))
-    target = RouteSet(
+    target = RouteSet.of(
         {**routes(TUN_A, TUN_B, prefixes=PREFIXES[:-3]).routes, PREFIXES[0]: frozenset({TUN_A})}
     )
     result = bench.sync(target, verify=False)
@@ -177,7 +179,7 @@ def test_a_table_of_its_own_and_a_metric_are_kept_to(bench: Bench) -> None:
     kernel = bench.router.call(make)
     try:
         assert kernel.observe().routes == {}, "a table that does not exist is empty"
-        wanted = RouteSet({PREFIXES[0]: frozenset({TUN_A}), SIX: frozenset({TUN_B})})
+        wanted = RouteSet.of({PREFIXES[0]: frozenset({TUN_A}), SIX: frozenset({TUN_B})})
         assert kernel.sync(wanted).errors == ()
         shown = bench.router.run("ip", "route", "show", "table", "1234")
         assert "proto 77" in shown
@@ -191,7 +193,7 @@ def test_a_table_of_its_own_and_a_metric_are_kept_to(bench: Bench) -> None:
 
 
 def test_removing_all_leaves_nothing_of_ours(bench: Bench) -> None:
-    bench.sync(RouteSet({**routes(TUN_A, TUN_B).routes, SIX: frozenset({TUN_A})}))
+    bench.sync(RouteSet.of({**routes(TUN_A, TUN_B).routes, SIX: frozenset({TUN_A})}))
     for _ in range(2):
         bench.kernel.remove_all()
         assert bench.router.run("ip", "nexthop", "show") == ""

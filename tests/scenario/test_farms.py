@@ -294,17 +294,6 @@ def test_a_lost_assignment_of_a_squid_is_made_by_the_router() -> None:
     assert scene.until(60) == ["37 s: 256 buckets assigned by router, 256 moved"]
 
 
-def test_with_policy_cache_a_squid_whose_assignment_was_lost_stays_without_buckets() -> None:
-    scene = Scene(policy=AssignmentPolicy.CACHE)
-    scene.start(A, SQUID_5_1)
-    scene.until(24)
-    scene.network.cut(A, ROUTER)
-    scene.until(26)
-    scene.network.mend(A, ROUTER)
-    scene.until(300)
-    assert scene.shares() == {"1": 0}
-
-
 @pytest.mark.parametrize("profile", [STRICT, SQUID_5_1, SQUID_7_6, SQUID_5_7], ids=lambda each: each.name)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_farm_fills_its_table_although_a_tenth_of_the_datagrams_is_lost(
@@ -319,3 +308,16 @@ def test_a_farm_fills_its_table_although_a_tenth_of_the_datagrams_is_lost(
     scene.until(720)
     assert len(scene.shares()) == 3, f"seed {seed}"
     assert None not in scene.group().bucket_owners, f"seed {seed}"
+
+
+def test_a_squid_whose_assignment_was_lost_assigns_again_where_the_caches_alone_may() -> None:
+    scene = Scene(policy=AssignmentPolicy.CACHE)
+    scene.start(A, SQUID_5_1)
+    scene.until(24)
+    scene.network.cut(A, ROUTER)
+    scene.until(26)
+    scene.network.mend(A, ROUTER)
+    assert scene.shares() == {"1": 0}
+    scene.until(100)
+    assert scene.shares() == {"1": 256}
+    assert scene.group().assigned_by is AssignedBy.CACHE

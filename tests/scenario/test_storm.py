@@ -1,7 +1,8 @@
 """Many caches, routers and groups in a network that loses, doubles and reorders, for a bounded time.
 
-WCCPD_STORM_SECONDS sets the wall time (10 by default), WCCPD_STORM_SEED the seed. A failure prints the seed; the same
-seed does the same thing up to the same step.
+WCCPD_STORM_SECONDS sets the wall time (10 by default), WCCPD_STORM_SEED the seed; `make storm` runs long and full
+(WCCPD_STORM_FULL), with WCCPD_STORM_GROUPS for fewer groups than 64.
+A failure prints the seed; the same seed does the same thing up to the same step.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.scenario.invariants import Watch
 from wccpd.protocol.outputs import Send
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import EngineSettings, ServiceSettings
-from wccpd.protocol.view import CacheState
+from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.simulator.cache import SimulatedCache
 from wccpd.simulator.network import Conditions, Happened, Network
 from wccpd.simulator.profiles import SQUID_5_1, SQUID_5_7, SQUID_7_6, STRICT, TRAFFIC_SERVER_9_2
@@ -29,7 +30,12 @@ SECONDS = float(os.environ.get("WCCPD_STORM_SECONDS", "10"))
 SEED = int(os.environ.get("WCCPD_STORM_SEED", "20010423"))
 ROUTERS = tuple(IPv4Address("10.0.0.1") + number for number in range(32))
 CACHES = tuple(IPv4Address("10.0.1.1") + number for number in range(32))
-GROUPS = 12
+GROUPS = int(os.environ.get("WCCPD_STORM_GROUPS", "64"))
+FULL = "WCCPD_STORM_FULL" in os.environ
+"""Every cache and every router in every group, which takes minutes: `make storm`."""
+FULL_AT_LEAST = 60
+"""Seconds of virtual time: two rounds to join, 27 s to be assigned to."""
+GROUP_ADDRESS = IPv4Address("239.192.1.0")
 BAD = Conditions(loss=0.05, duplication=0.05, reordering=0.1)
 MIXTURE = (STRICT, STRICT, SQUID_5_1, SQUID_5_7, SQUID_7_6, TRAFFIC_SERVER_9_2)
 
@@ -172,3 +178,59 @@ def test_every_table_is_full_again_once_the_storm_is_over(seed: int) -> None:
         for group in router.view().groups:
             assert None not in group.bucket_owners, f"seed {seed}: {group.key}"
             assert all(cache.state is CacheState.USABLE for cache in group.caches), f"seed {seed}: {group}"
+
+
+@pytest.mark.skipif(not FULL, reason="make storm runs it: it takes minutes")
+def test_32_caches_and_32_routers_in_64_groups_half_of_them_at_group_addresses() -> None:
+    chance = random.Random(SEED)
+    services = {dynamic(number): GROUP_ADDRESS + number if number % 2 else None for number in range(GROUPS)}
+    watches: dict[IPv4Address, Watch] = {}
+
+    def observe(happened: Happened) -> None:
+        if isinstance(happened.output, Send):
+            watches[happened.place].said([happened.output])
+
+    network = Network(chance, BAD, observe=observe)
+    settings = tuple(
+        ServiceSettings(service.key, (b"storm",), group_address=address)
+        for service, address in services.items()
+    )
+    routers = [
+        Router(EngineSettings(address, (address,), settings, chance.randrange(1, 2**31)))
+        for address in ROUTERS
+    ]
+    for router in routers:
+        watches[router.settings.router_id] = Watch(router)
+        network.add_router(router)
+    caches = []
+    for service, address in services.items():
+        for cache in CACHES:
+            made = SimulatedCache(
+                STRICT,
+                cache,
+                service,
+                () if address else ROUTERS,
+                b"storm",
+                group_address=address,
+                starts_at=10 * chance.random(),
+            )
+            caches.append(made)
+            network.add_cache(made)
+    deadline = time.monotonic() + SECONDS
+    try:
+        while network.now < FULL_AT_LEAST or time.monotonic() < deadline:
+            network.run_until(network.now + 1)
+            watches[chance.choice(ROUTERS)].shows(every_step=False)
+            if network.now > FULL_AT_LEAST:
+                gone = caches.pop(chance.randrange(len(caches)))
+                network.leave(gone) if chance.random() < 0.5 else network.remove_cache(gone)
+        for watch in watches.values():
+            watch.shows(every_step=False)
+    except Exception as error:
+        error.add_note(f"seed {SEED}, {network.now} s")
+        raise
+    views = [group for router in routers for group in router.view().groups]
+    usable = sum(cache.state is CacheState.USABLE for group in views for cache in group.caches)
+    assert usable > len(ROUTERS) * len(CACHES) * GROUPS * 0.9, f"seed {SEED}, {network.now} s"
+    assigned = sum(group.assigned_by is not AssignedBy.NOBODY for group in views)
+    assert assigned > len(views) * 0.9, f"seed {SEED}, {network.now} s"

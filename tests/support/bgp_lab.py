@@ -2,7 +2,9 @@
 
                  wt-<pid>-0-r                     wt-<pid>-1-t
       gobgpd 169.254.6.1  tun-a ---- veth ---- tgw-a  169.254.6.2 (BIRD 1), 169.254.6.3 (BIRD 2)
+             fd00:6::1                                fd00:6::2,            fd00:6::3
              169.254.7.1  tun-b ---- veth ---- tgw-b  169.254.7.2 (BIRD 1), 169.254.7.3 (BIRD 2)
+             fd00:7::1                                fd00:7::2,            fd00:7::3
 
 The veth pairs stand for GRE tunnels. Each BIRD is one of the transit gateway's two speakers, on all tunnels: a
 single BIRD cannot hold two sessions to one remote address. gobgpd's socket is in a temporary folder, so a
@@ -45,6 +47,17 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _ENVIRONMENT = {**os.environ, "PATH": _PATH}
 
 
+def gobgpds() -> dict[str, str]:
+    """Version -> program: the one that is installed, and those that `setup/other-gobgpds` fetched."""
+    fetched = sorted(
+        _FETCHED.glob("*/gobgpd"), key=lambda path: [int(each) for each in path.parent.name.split(".")]
+    )
+    return {"installed": "gobgpd", **{path.parent.name: str(path) for path in fetched}}
+
+
+_FETCHED = Path(__file__).resolve().parents[2] / "build" / "gobgpd"
+
+
 def _start(namespace: Namespace, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["ip", "netns", "exec", namespace.name, *command],
@@ -65,6 +78,7 @@ class Bird:
     prefixes: tuple[str, ...] = ()
     looped: tuple[str, ...] = ()
     """Prefixes announced with the router's own ASN in their path."""
+    speaks_ipv6: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,8 +122,15 @@ class Bird:
         """Whether the router announces `prefix` to it."""
         return f"BGP.as_path: {ROUTER_ASN}" in self.ask(f"show route {prefix} all")
 
+    def next_hops(self, prefix: str) -> set[str]:
+        """The next hops with which the router announces `prefix` to it."""
+        lines = self.ask(f"show route {prefix} all").splitlines()
+        return {line.split(":", 1)[1].split()[0] for line in lines if "BGP.next_hop:" in line}
+
     def _write_config(self) -> Path:
-        routes = " ".join(f"route {prefix} blackhole;" for prefix in (*self.prefixes, *self.looped))
+        announced = (*self.prefixes, *self.looped)
+        routes = " ".join(f"route {prefix} blackhole;" for prefix in announced if ":" not in prefix)
+        routes6 = " ".join(f"route {prefix} blackhole;" for prefix in announced if ":" in prefix)
         looped = ", ".join(self.looped)
         filtered = f"if net ~ [ {looped} ] then bgp_path.prepend({ROUTER_ASN});" if looped else ""
         sessions = "\n".join(
@@ -117,15 +138,25 @@ class Bird:
             f" neighbor 169.254.{third}.1 as {ROUTER_ASN}; strict bind; {'passive;' if self.passive else ''}"
             " multihop 2; hold time 30; keepalive time 10; connect delay time 1; connect retry time 2;"
             " error wait time 1, 2; graceful restart off;"
-            f" ipv4 {{ import all; export filter {{ if source != RTS_STATIC then reject; {filtered} accept; }}; }}; }}"
+            f" ipv4 {{ import all; export filter {{ if source != RTS_STATIC then reject; {filtered} accept; }}; }};"
+            f"{self._ipv6_channel(third)} }}"
             for tunnel, third in TUNNELS.items()
         )
         path = self.folder / f"bird{self.number}.conf"
         path.write_text(
             f"log stderr all;\nrouter id 169.254.6.{self.number + 1};\nprotocol device {{ }}\n"
-            f"protocol static spokes {{ ipv4; {routes} }}\n{sessions}\n"
+            f"protocol static spokes {{ ipv4; {routes} }}\n"
+            f"protocol static spokes6 {{ ipv6; {routes6} }}\n{sessions}\n"
         )
         return path
+
+    def _ipv6_channel(self, third: int) -> str:
+        if not self.speaks_ipv6:
+            return ""
+        return (
+            f" ipv6 {{ import all; next hop address fd00:{third}::{self.number + 1};"
+            " export where source = RTS_STATIC; };"
+        )
 
 
 class Lab:
@@ -133,10 +164,14 @@ class Lab:
 
     Args:
         passive: Whether the transit gateway only listens. Else both sides dial.
+        ipv6: Whether the transit gateway exchanges IPv6 prefixes too.
+        gobgpd: The program.
     """
 
-    def __init__(self, *, passive: bool) -> None:
+    def __init__(self, *, passive: bool, ipv6: bool = False, gobgpd: str = "gobgpd") -> None:
         self._passive = passive
+        self._ipv6 = ipv6
+        self.program = gobgpd
         self._stack = ExitStack()
         self.gobgpd: subprocess.Popen[bytes] | None = None
 
@@ -156,7 +191,15 @@ class Lab:
                 net = f"169.254.{third}"
                 self.router.connect(tunnel, f"{net}.1/29", self.gateway, far, f"{net}.2/29")
                 self.gateway.run("ip", "address", "add", f"{net}.3/29", "dev", far)
-            self.birds = tuple(Bird(number, self.gateway, self.folder, self._passive) for number in (1, 2))
+                self.router.run("ip", "address", "add", f"fd00:{third}::1/125", "dev", tunnel, "nodad")
+                for number in (2, 3):
+                    self.gateway.run(
+                        "ip", "address", "add", f"fd00:{third}::{number}/125", "dev", far, "nodad"
+                    )
+            self.birds = tuple(
+                Bird(number, self.gateway, self.folder, self._passive, speaks_ipv6=self._ipv6)
+                for number in (1, 2)
+            )
             for bird in self.birds:
                 bird.start()
             self._stack = stack.pop_all()
@@ -173,7 +216,7 @@ class Lab:
     def start_gobgpd(self) -> None:
         """Start an empty gobgpd; a socket left behind by a killed one is removed first, as the unit does."""
         self.socket.unlink(missing_ok=True)
-        command = ["gobgpd", f"--api-hosts=unix://{self.socket}", "--pprof-disable"]
+        command = [self.program, f"--api-hosts=unix://{self.socket}", "--pprof-disable"]
         with (self.folder / "gobgpd.log").open("ab") as log:
             self.gobgpd = _start(self.router, command, log)
 

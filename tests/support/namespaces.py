@@ -12,7 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from lab.vm import IN_VM
+
 CLONE_NEWNET = 0x40000000
+PATIENCE_SECONDS = 300 if os.environ.get(IN_VM) else 60
+"""For one command or call; the VM's processor is emulated, and some twenty times slower."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
 Result = TypeVar("Result")
@@ -45,7 +49,7 @@ class Namespace:
     def call(self, work: Callable[[], Result]) -> Result:
         """Call a function in the namespace's thread: sockets that it opens are in the namespace."""
         assert self._thread is not None
-        return self._thread.submit(work).result(60)
+        return self._thread.submit(work).result(PATIENCE_SECONDS)
 
     def connect(
         self, device: str, address: str, other: Namespace, other_device: str, other_address: str
@@ -59,7 +63,7 @@ class Namespace:
 
 
 def run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
     return done.stdout
 

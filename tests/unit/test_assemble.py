@@ -5,8 +5,6 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-import pytest
-
 import config
 from bgp.rib import RefusalReason
 from wccpd import assemble
@@ -115,18 +113,30 @@ def test_there_are_two_sessions_for_each_tunnel_over_its_own_device() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        pytest.param("10.99.0.0/24", id="remote end of a tunnel"),
-        pytest.param("10.102.3.0/24", id="local end of a tunnel"),
-        pytest.param("10.100.0.0/16", id="Router ID"),
-        pytest.param("10.101.2.0/28", id="further address of the router"),
-    ],
-)
-def test_no_learnt_prefix_may_cover_an_address_that_tunnels_or_wccp_use(prefix: str) -> None:
+def test_the_far_ends_of_the_tunnels_and_the_local_networks_are_protected() -> None:
+    text = TEXT.replace("bgp:\n", "bgp:\n  local_networks: [10.100.0.0/16]\n")
+    loaded = config.parse(text)
+    ends = {IPv4Network(tunnel.remote) for tunnel in loaded.tunnels}
+    assert assemble.protected_networks(loaded) == ends | {IPv4Network("10.100.0.0/16")}
+
+
+def test_a_summary_over_the_ends_of_the_tunnels_may_be_learnt() -> None:
     policy = assemble.rib_policy(config.parse(TEXT))
-    assert policy.refusal(IPv4Network(prefix)) is RefusalReason.COVERS_TUNNEL
+    assert policy.refusal(IPv4Network("10.0.0.0/8")) is None
+
+
+def test_med_and_prepend_go_with_every_advertised_network_and_ipv6_into_each_session() -> None:
+    text = TEXT.replace("bgp:\n", "bgp:\n  med: 50\n  prepend: 2\n  advertise: [0.0.0.0/0, '::/0']\n")
+    text = text.replace("    inside:", "    inside_ipv6: fd00:6::/125\n    inside:", 1)
+    loaded = config.parse(text)
+    spec = assemble.speaker_spec(loaded)
+    assert spec is not None
+    assert {(str(each.prefix), each.med, each.prepend) for each in spec.advertisements} == {
+        ("0.0.0.0/0", 50, 2),
+        ("::/0", 50, 2),
+    }
+    assert {str(peer.local_ipv6) for peer in spec.peers if peer.ipv6_unicast} == {"fd00:6::1"}
+    assert "fd00:6::1/125" in map(str, assemble.tunnel_device(loaded, loaded.tunnels[0]).addresses)
 
 
 def test_a_spoke_beside_our_own_addresses_may_be_learnt() -> None:

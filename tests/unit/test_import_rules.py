@@ -57,8 +57,16 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
         (
             "ctypes",
             {
-                f"wccpd/dataplane/bpf/{module}.py"
-                for module in ("filesystem", "hooks", "libbpf", "maps", "objects", "programs")
+                f"wccpd/dataplane/{module}.py"
+                for module in (
+                    "bpf/filesystem",
+                    "bpf/hooks",
+                    "bpf/libbpf",
+                    "bpf/maps",
+                    "bpf/objects",
+                    "bpf/programs",
+                    "watch",
+                )
             },
         ),
         ("scapy", set()),

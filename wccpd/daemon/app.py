@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
+from functools import partial
+from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 import structlog
 
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
-from wccpd.daemon.bgp_side import BgpSide
+from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
+from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker, report
@@ -27,19 +31,22 @@ from wccpd.dataplane.linux import adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
+from wccpd.plan.match import service_name
 from wccpd.protocol.router import Router
+from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status
 from wccpd.status.client import UnreachableError, fetch
-from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.control import Answer, ControlServer, ControlSocketError, VerbError
 from wccpd.status.inspection import InspectionLedger
-from wccpd.status.view import Health, RefusalStatus, RouterStatus, Status
+from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
+    from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
 
@@ -59,6 +66,8 @@ def run(config: Config, config_file: Path) -> int:
     except KernelError as error:
         log.error("cannot_start", reason=str(error))
         return ExitCode.FAILURE
+    # What is loaded by now stays: a full garbage collection, which stalls the event loop, need not look at it again.
+    gc.freeze()
     return asyncio.run(daemon.main())
 
 
@@ -109,9 +118,11 @@ class _Daemon:
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
         self._inspection = InspectionLedger()
+        self._drains = Drains(config.state_directory)
+        self._view: RouterView | None = None
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
-        self._bgp = BgpSide(config)
+        self._bgp = BgpSide(config, self._on_host_change)
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
@@ -119,10 +130,11 @@ class _Daemon:
         self._reconciler = Reconciler(
             self._policy,
             self._choice,
-            router.view,
+            self._read_view,
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
         )
+        self._reconciler.drained = self._drains.caches
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -137,7 +149,17 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                await stack.enter_async_context(ControlServer(self.status, self._config.control.socket))
+                verbs = {
+                    "router/drain": partial(self._set_drained, True),
+                    "router/undrain": partial(self._set_drained, False),
+                    "caches/{cache}/drain": partial(self._drain_cache, True),
+                    "caches/{cache}/undrain": partial(self._drain_cache, False),
+                }
+                await stack.enter_async_context(
+                    ControlServer(
+                        self.status, self._config.control.socket, verbs, {"flows": self._live_flows}
+                    )
+                )
             except (OSError, ControlSocketError) as error:
                 # Nothing has been touched yet.
                 log.error("cannot_listen", reason=str(error))
@@ -148,6 +170,7 @@ class _Daemon:
         await self._reconciler.look()
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
+        await self._reconciler.renew_lease()
         await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -208,14 +231,47 @@ class _Daemon:
         if done.applied.devices_changed:
             self._bgp.devices_changed()
         self._note_inspection(time.monotonic())
+        self._tell_bgp()
 
     def _note_inspection(self, now: float) -> None:
         """Log where a service begins or ends to be inspected."""
-        for event in self._inspection.update(build_services(self._sources(now)), now):
+        if self._view is None:
+            return
+        for event in self._inspection.update(build_services(self._sources(now, self._view)), now):
             report(event)
+
+    def _on_host_change(self) -> None:
+        """A device, an address or a route of the host changed: one of ours may have to be repaired."""
+        self._reconciler.wish()
+
+    def _read_view(self) -> RouterView:
+        """The engine's newest picture. Kept, since making it takes a while when there are many caches."""
+        self._view = self._wccp.router.view()
+        return self._view
+
+    def _tell_bgp(self) -> None:
+        """What of the engine and the kernel decides whether we advertise, and what learnt routes must not swallow."""
+        if self._view is None:
+            return
+        groups = self._view.groups
+        self._bgp.look_around(
+            Surroundings(
+                cannot_forward=self._why_not_forwarding(time.monotonic()),
+                usable_caches={
+                    service_name(group.key): sum(cache.state is CacheState.USABLE for cache in group.caches)
+                    for group in groups
+                },
+                caches=frozenset(cache.address for group in groups for cache in group.caches),
+            )
+        )
 
     def _kernel_faults(self, now: float) -> tuple[str, ...]:
         """Everything that keeps the kernel from redirecting as it should, in words."""
+        hindrances = self._reconciler.last.observation.hindrances
+        return (*self._why_not_forwarding(now), *hindrances, *self._faults)
+
+    def _why_not_forwarding(self, now: float) -> tuple[str, ...]:
+        """What keeps the kernel from forwarding, in words; a cache that it refuses does not."""
         last = self._reconciler.last
         age = now - last.at
         silent = (f"it has not answered for {age:.0f} s",) if age > KERNEL_PATIENCE_SECONDS else ()
@@ -224,28 +280,66 @@ class _Daemon:
             if last.observation.forwards
             else ("net.ipv4.ip_forward is 0: it drops what is not for the host",)
         )
-        return (*silent, *still, *last.observation.hindrances, *self._faults)
+        return (*silent, *still)
 
     async def status(self) -> Status:
         """The status tree as of now, counters included."""
         await self._reconciler.refresh()
+        bgp = await self._bgp.status()
         now = time.monotonic()
-        return build_status(self._sources(now), now)
+        return build_status(self._sources(now, self._wccp.router.view(), bgp), now)
 
-    def _sources(self, now: float) -> Sources:
+    def _sources(self, now: float, view: RouterView, bgp: BgpStatus | None = None) -> Sources:
         faults = self._kernel_faults(now)
         return Sources(
             router=self._router_status(now, "; ".join(faults)),
             policy=self._policy,
             device_prefix=self._config.kernel.device_prefix,
-            view=self._wccp.router.view(),
+            view=view,
             observation=self._reconciler.last.observation,
             kernel_faults=faults,
-            bgp=self._bgp.status(now),
+            bgp=bgp,
             refused=tuple(self._refusals(now)),
             drained=self._reconciler.drained,
             uninspected_seconds=self._inspection.seconds(now),
         )
+
+    async def _set_drained(self, drained: bool, _: Mapping[str, str]) -> Answer:
+        try:
+            confirmed = await self._bgp.drain(drained)
+        except NoBgpError as error:
+            raise VerbError(str(error)) from error
+        except OSError as error:
+            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
+        return {"drained": drained, "confirmed": confirmed}
+
+    async def _drain_cache(self, draining: bool, names: Mapping[str, str]) -> Answer:
+        """Give a cache no new flows, or give it some again."""
+        try:
+            cache = IPv4Address(names["cache"])
+        except AddressValueError:
+            raise VerbError(f"{names['cache']!a} is no IPv4 address") from None
+        known = {each.address for group in self._wccp.router.view().groups for each in group.caches}
+        if draining and cache not in known:
+            raise VerbError(f"no cache {cache} has spoken to this router")
+        try:
+            self._drains.change(cache, draining=draining)
+        except OSError as error:
+            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
+        self._reconciler.drained = self._drains.caches
+        await self._reconciler.once()
+        return {"cache": str(cache), "draining": draining}
+
+    async def _live_flows(self, _: Mapping[str, str]) -> Answer:
+        """Flows that are pinned to each cache."""
+        try:
+            by_path = await self._reconciler.live_flows()
+        except KernelError as error:
+            raise VerbError(str(error)) from error
+        flows: dict[str, int] = {}
+        for path, count in by_path.items():
+            flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
+        return {"flows": flows}
 
     def _router_status(self, now: float, fault: str) -> RouterStatus:
         return RouterStatus(

@@ -65,6 +65,8 @@ class LinuxDataPlane:
         self._tables = range(settings.table_base + 1, settings.table_base + MAX_SLOT + 1)
         self._compiled: Compiled | None = None
         self._ingress: tuple[str, ...] = ()
+        self._links: dict[int, str] = {}
+        """Devices by index, as last observed."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return frames."""
         self._lease_seconds = 0.0
@@ -87,7 +89,10 @@ class LinuxDataPlane:
             slots=self._slots(observed),
             counters=self._counters(observed),
             forwards=forwards,
-            hindrances=tuple(map(_strict_words, filter(is_strict, sorted(self._segments)))),
+            hindrances=(
+                *map(_strict_words, filter(is_strict, sorted(self._segments))),
+                *(_no_ingress(device) for device in self._ingress if not (IPV4_CONF / device).exists()),
+            ),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
         )
 
@@ -107,8 +112,11 @@ class LinuxDataPlane:
             failures += self._apply(operations.paths())
             observed = self._observe()
         refused = self._without_way(wish.plan, failures) | unlinked
-        compiled, _ = self._compile(wish, observed, refused)
-        rest = diff(compiled.state, observed).rest()
+        rest = operations.rest()
+        if operations.paths():
+            # New devices have an MTU, refused ones must not be sent anything.
+            compiled, _ = self._compile(wish, observed, refused)
+            rest = diff(compiled.state, observed).rest()
         failures += self._apply(self._with_lease(rest))
         self._compiled = compiled
         tunnels = {tunnel.name for tunnel in wish.tunnels}
@@ -179,9 +187,18 @@ class LinuxDataPlane:
     # -- compiling -----------------------------------------------------------------------------------
 
     def _guard(self, wish: Wish, observed: Observed) -> Operations:
-        """The classification without any path, where there is none yet: every service in its mode."""
-        if observed.nft is not None and observed.nft.is_current:
+        """What keeps devices that are not looked at yet from letting packets pass: every service in its mode.
+
+        A table of another layout goes on working until the one transaction that replaces it.
+        """
+        table = observed.nft
+        present = {} if table is None else table.maps.get(names.INGRESS, {})
+        missing = [device for device in wish.plan.ingress if device not in present]
+        if not missing:
             return Operations()
+        if table is not None and table.is_current:
+            elements = ", ".join(f"{device} : goto {names.LAPSED}" for device in missing)
+            return Operations(nft=f"add element ip {table.name} {names.INGRESS} {{ {elements} }}\n")
         plan = without_paths(wish.plan, wish.plan.slots.keys())
         state = compile_state(plan, (), self._settings, Facts()).state
         return Operations(nft=diff(DesiredState(nft=state.nft), observed).nft)
@@ -223,8 +240,7 @@ class LinuxDataPlane:
             return None
         if route.get_attr("RTA_GATEWAY") is not None or route["type"] != 1:
             return None
-        (link,) = self._ipr.get_links(route.get_attr("RTA_OIF"))
-        return str(link.get_attr("IFLA_IFNAME"))
+        return self._links.get(route.get_attr("RTA_OIF"))
 
     def _neighbours(self) -> dict[IPv4Address, str]:
         """Link-layer addresses of neighbours that answered."""
@@ -274,6 +290,7 @@ class LinuxDataPlane:
         with _kernel("network state", "read"):
             devices = gre.link.observe(self._ipr, self._settings.device_prefix)
             links = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ipr.get_links()}
+            self._links = links
             rules = frozenset(self._rules())
             return Observed(
                 devices=devices,
@@ -288,9 +305,16 @@ class LinuxDataPlane:
             slot = route.table - self._settings.table_base
             if route.gateway is not None:
                 found[Path(route.gateway, ForwardingMethod.L2)] = slot
-            elif route.device in observed.devices:
-                found[Path(observed.devices[route.device].remote, ForwardingMethod.GRE)] = slot
+            elif (cache := self._cache_of(observed, route.device)) is not None:
+                found[Path(cache, ForwardingMethod.GRE)] = slot
         return found
+
+    def _cache_of(self, observed: Observed, device: str) -> IPv4Address | None:
+        """The cache that a redirect device leads to; None for other devices."""
+        present = observed.devices.get(device)
+        if present is None or not isinstance(present.remote, IPv4Address):
+            return None
+        return present.remote if device == self._device(present.remote) else None
 
     def _counters(self, observed: Observed) -> Counters:
         if observed.nft is None:
@@ -298,9 +322,10 @@ class LinuxDataPlane:
         counted = read_counters(observed.nft.counters)
         returned = dict(counted.returned)
         for device in observed.devices.values():
-            if device.name == self._device(device.remote):
+            cache = self._cache_of(observed, device.name)
+            if cache is not None:
                 by_gre = Count(device.received_packets, device.received_bytes)
-                returned[device.remote] = returned.get(device.remote, Count()) + by_gre
+                returned[cache] = returned.get(cache, Count()) + by_gre
         return Counters(counted.outcomes, self._acl_lines(observed.nft), counted.exempt, returned)
 
     def _acl_lines(self, table: ObservedTable) -> dict[str, tuple[Count, ...]]:
@@ -340,10 +365,18 @@ class LinuxDataPlane:
     def _apply(self, operations: Operations) -> list[_Failure]:
         """Devices, routes, rules, classification; then removals in the reverse order.
 
-        One that the kernel refuses keeps none of the others back; the nft part is all or nothing.
+        One that the kernel refuses keeps none of the others back; the nft part is all or nothing. If that is
+        refused nothing is removed: packets are still marked for paths that would be missing, and a marked packet
+        without a path is forwarded uninspected.
         """
+        failures = self._tried(self._additions(operations))
+        if any(not failure.device and not failure.table for failure in failures):
+            return failures
+        return failures + self._tried(self._removals(operations))
+
+    def _tried(self, steps: Iterator[_Step]) -> list[_Failure]:
         failures = []
-        for step in (*self._additions(operations), *self._removals(operations)):
+        for step in steps:
             try:
                 step.work()
             except KernelError as error:
@@ -450,6 +483,12 @@ def is_strict(device: str) -> bool:
 def _strict_words(device: str) -> str:
     key = f"net.ipv4.conf.{device}.rp_filter"
     return f"{key} is strict: it drops what caches return by L2 (remedy: sysctl -w {key}=2)"
+
+
+def _no_ingress(device: str) -> str:
+    return (
+        f"there is no device {device}: what should come in by it passes uninspected if it comes in elsewhere"
+    )
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:

@@ -22,7 +22,7 @@ from wccpd.errors import KernelError
 from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from ipaddress import IPv4Address
 
     from wccpd.dataplane.port import DataPlane
@@ -115,6 +115,14 @@ class Reconciler:
         with contextlib.suppress(KernelError):
             await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
 
+    async def live_flows(self) -> Mapping[Path, int]:
+        """How many flows are pinned to each path.
+
+        Raises:
+            KernelError: The kernel does not say.
+        """
+        return await self._call(lambda plane: plane.live_flows())
+
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""
         await self._in_worker(lambda plane: Round(plane.observe()))
@@ -128,11 +136,14 @@ class Reconciler:
 
     async def once(self) -> None:
         """One round for the newest view; a second one if a path was refused, so that others cover for it."""
-        view = self._read_view()
         refused = self._refused
-        await self._in_worker(lambda plane: self._round(plane, view))
+        await self._newest()
         if self._refused - refused:
-            await self._in_worker(lambda plane: self._round(plane, view))
+            await self._newest()
+
+    async def _newest(self) -> None:
+        view = self._read_view()
+        await self._in_worker(lambda plane: self._round(plane, view))
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
@@ -140,7 +151,9 @@ class Reconciler:
 
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
-        await self._in_worker(lambda plane: _removed(plane, self.plan))
+        # A run that brought nothing to the kernel must not open what an earlier one left closed.
+        kept = self.plan or redirect_plan(self._read_view(), self._policy, {})
+        await self._in_worker(lambda plane: _removed(plane, kept))
 
     async def close(self) -> None:
         """End the worker; what is in the kernel stays."""

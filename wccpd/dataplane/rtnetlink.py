@@ -13,7 +13,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 from wccpd.errors import KernelError
 
@@ -34,9 +34,33 @@ NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _IFLA_IFNAME, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 3, 29, 8
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_NH_ID = 1, 4, 5, 6, 15, 30
+_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE, _RTA_NH_ID = 1, 4, 6, 15, 30
+_RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_VIA, _RTA_ENCAP_TYPE, _RTA_ENCAP = (
+    5,
+    7,
+    8,
+    9,
+    18,
+    21,
+    22,
+)
+_WAY: Final = {
+    *(
+        _RTA_OIF,
+        _RTA_GATEWAY,
+        _RTA_PREFSRC,
+        _RTA_METRICS,
+        _RTA_MULTIPATH,
+        _RTA_VIA,
+        _RTA_ENCAP_TYPE,
+        _RTA_ENCAP,
+    ),
+}
+"""The attributes of a route that say where it leads, those of a next-hop object aside."""
+_RTNH_F_DEAD, _RTNH_F_ONLINK, _RTNH_F_LINKDOWN = 1, 4, 16
 _NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
 _NLMSGERR_ATTR_MSG: Final = 1
+RTPROT_KERNEL: Final = 2
 _RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE, _RT_TABLE_COMPAT = 1, 0, 255, 252
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _ATTRIBUTE_TYPE_MASK: Final = 0x3FFF
@@ -49,10 +73,13 @@ _NEXTHOP = struct.Struct("=4BI")  # nhmsg: family, scope, protocol, reserved, fl
 _GROUP_ENTRY = struct.Struct("=IBBH")  # nexthop_grp: id, weight - 1, weight high, reserved
 _LINK = struct.Struct("=BBHiII")  # ifinfomsg: family, pad, type, index, flags, change
 _ERROR = struct.Struct("=i")
+_MULTIPATH = struct.Struct("=HBBi")  # rtnexthop: length, flags, weight - 1, device
 
 _FAMILY: Final = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 _VERSION: Final = {family: version for version, family in _FAMILY.items()}
 
+_PROTOCOL_OFFSET: Final = 5
+"""Of rtm_protocol in rtmsg."""
 BATCH_MESSAGES: Final = 200
 _DUMP_ATTEMPTS: Final = 5
 _RECEIVE_BYTES: Final = 1 << 20
@@ -65,8 +92,14 @@ class Request:
     kind: int
     flags: int
     body: bytes
-    obj: str
+    subject: str | IPNetwork
+    """What it changes; a prefix for a route, put into words only when somebody asks."""
     verb: str
+
+    @property
+    def obj(self) -> str:
+        """The object's name for an error."""
+        return self.subject if isinstance(self.subject, str) else f"route {self.subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +145,39 @@ class Route:
     """Device that it leads to by itself, 0 for one with a next-hop object."""
     gateway: IPAddress | None = None
     """Neighbour that it leads to by itself."""
+
+
+class WayOut(NamedTuple):
+    """Where a route leads, in the kernel's own words: enough to make a second route that leads there too."""
+
+    scope: int
+    flags: int
+    attributes: tuple[tuple[int, bytes], ...]
+    """By their numbers. Of a route with a next-hop object only that object's id."""
+
+
+class TableRoute(NamedTuple):
+    """Any route of a table, whosever it is."""
+
+    prefix: IPNetwork
+    metric: int
+    protocol: int
+    kind: int
+    """RTN_UNICAST (1), or that it is a blackhole or the like."""
+    is_dead: bool
+    """Its device is down or without carrier: the kernel passes it over."""
+    way: WayOut
+
+    @property
+    def hop_id(self) -> int:
+        """Id of its next-hop object or group, 0 without one."""
+        found: int = _U32.unpack(dict(self.way.attributes).get(_RTA_NH_ID, b"\0\0\0\0"))[0]
+        return found
+
+    @property
+    def is_unicast(self) -> bool:
+        """Whether it leads somewhere."""
+        return self.kind == _RTN_UNICAST
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -160,32 +226,62 @@ def encode_hop_removal(hop_id: int) -> Request:
     return Request(RTM_DELNEXTHOP, 0, body, f"next hop {hop_id}", "delete")
 
 
-def encode_route(route: Route, table: int, protocol: int, *, replace: bool) -> Request:
-    """Create a route, or replace the one with its prefix and metric, whosever that is.
+class RouteEncoder:
+    """Writes the requests that change the routes of one table. What thousands of them share is made once.
 
-    Without `replace` a route that is already there, ours or foreign, makes the request fail with EEXIST.
+    Args:
+        table: The routing table.
+        protocol: The number by which our routes are recognised.
+        metric: 0 for the kernel's default.
     """
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    body = _route_body(route, table, protocol, _RT_SCOPE_UNIVERSE) + _attribute(
-        _RTA_NH_ID, _U32.pack(route.hop_id)
-    )
-    return Request(RTM_NEWROUTE, flags, body, f"route {route.prefix}", "replace" if replace else "add")
 
+    def __init__(self, table: int, protocol: int, metric: int = 0) -> None:
+        self._table = table
+        self._protocol = protocol
+        self._tail = _attribute(_RTA_TABLE, _U32.pack(table)) + self._priority(metric)
+        self._heads: dict[tuple[int, int, int], bytes] = {}
 
-def encode_route_removal(route: Route, table: int, protocol: int) -> Request:
-    """Delete the route with this prefix and metric, if it has our protocol number."""
-    body = _route_body(route, table, protocol, _RT_SCOPE_NOWHERE)
-    return Request(RTM_DELROUTE, 0, body, f"route {route.prefix}", "delete")
+    def route(self, prefix: IPNetwork, hop_id: int, *, replace: bool) -> Request:
+        """Create a route, or replace the one with its prefix and metric, whosever that is.
 
+        Without `replace` a route that is already there, ours or foreign, makes the request fail with EEXIST.
+        """
+        flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+        body = self._body(prefix, _RT_SCOPE_UNIVERSE) + self._tail + _attribute(_RTA_NH_ID, _U32.pack(hop_id))
+        return Request(RTM_NEWROUTE, flags, body, prefix, "replace" if replace else "add")
 
-def _route_body(route: Route, table: int, protocol: int, scope: int) -> bytes:
-    prefix = route.prefix
-    short_table = table if table < 256 else _RT_TABLE_COMPAT
-    body = _ROUTE.pack(
-        _FAMILY[prefix.version], prefix.prefixlen, 0, 0, short_table, protocol, scope, _RTN_UNICAST, 0
-    )
-    body += _attribute(_RTA_DST, prefix.network_address.packed) + _attribute(_RTA_TABLE, _U32.pack(table))
-    return body + _attribute(_RTA_PRIORITY, _U32.pack(route.metric)) if route.metric else body
+    def pin(self, prefix: IPNetwork, way: WayOut, *, replace: bool) -> Request:
+        """Create or replace a route that leads where another one leads."""
+        flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+        leads = b"".join(_attribute(kind, payload) for kind, payload in way.attributes)
+        body = self._body(prefix, way.scope, way.flags) + self._tail + leads
+        return Request(RTM_NEWROUTE, flags, body, prefix, "replace" if replace else "add")
+
+    def removal(self, prefix: IPNetwork, metric: int) -> Request:
+        """Delete the route with this prefix and metric, if it has our protocol number."""
+        tail = _attribute(_RTA_TABLE, _U32.pack(self._table)) + self._priority(metric)
+        return Request(RTM_DELROUTE, 0, self._body(prefix, _RT_SCOPE_NOWHERE) + tail, prefix, "delete")
+
+    @staticmethod
+    def _priority(metric: int) -> bytes:
+        return _attribute(_RTA_PRIORITY, _U32.pack(metric)) if metric else b""
+
+    def _body(self, prefix: IPNetwork, scope: int, flags: int = 0) -> bytes:
+        address = prefix.network_address.packed
+        if flags:
+            return self._head(prefix.version, prefix.prefixlen, scope, flags) + address
+        key = (prefix.version, prefix.prefixlen, scope)
+        head = self._heads.get(key)
+        if head is None:
+            head = self._heads[key] = self._head(*key, 0)
+        return head + address
+
+    def _head(self, version: int, length: int, scope: int, flags: int) -> bytes:
+        short_table = self._table if self._table < 256 else _RT_TABLE_COMPAT
+        head = _ROUTE.pack(
+            _FAMILY[version], length, 0, 0, short_table, self._protocol, scope, _RTN_UNICAST, flags
+        )
+        return head + _ATTRIBUTE.pack(4 + (4 if version == 4 else 16), _RTA_DST)
 
 
 class RouteSocket:
@@ -243,6 +339,28 @@ class RouteSocket:
                 return ()  # no such table yet, or a kernel without this IP version
             raise
         found = (_decode_route(answer, table, protocol) for answer in answers)
+        return tuple(route for route in found if route is not None)
+
+    def table(self, version: int, table: int, *, leave_out: int | None = None) -> tuple[TableRoute, ...]:
+        """The routes of one IP version and table, of all kinds and owners.
+
+        Args:
+            version: 4 or 6.
+            table: The routing table.
+            leave_out: Route protocol number of routes that are not wanted; each costs next to nothing.
+        """
+        short_table = table if table < 256 else _RT_TABLE_COMPAT
+        body = _ROUTE.pack(_FAMILY[version], 0, 0, 0, short_table, 0, 0, 0, 0)
+        body += _attribute(_RTA_TABLE, _U32.pack(table))
+        try:
+            answers = self._dump(RTM_GETROUTE, RTM_NEWROUTE, body, f"IPv{version} routes of table {table}")
+        except KernelError as error:
+            if error.errno in {errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
+                return ()  # no such table yet, or a kernel without this IP version
+            raise
+        if leave_out is not None:
+            answers = [answer for answer in answers if answer[_PROTOCOL_OFFSET] != leave_out]
+        found = (_decode_table_route(answer, table) for answer in answers)
         return tuple(route for route in found if route is not None)
 
     def change(self, requests: Sequence[Request]) -> tuple[tuple[int, KernelError], ...]:
@@ -373,3 +491,46 @@ def _decode_route(body: bytes, table: int, protocol: int) -> Route | None:
     )
     gateway = attributes.get(_RTA_GATEWAY)
     return Route(prefix, metric, hop, device, _address(gateway) if gateway is not None else None)
+
+
+def _decode_table_route(body: bytes, table: int) -> TableRoute | None:
+    family, length, _, tos, short_table, owner, scope, kind, flags = _ROUTE.unpack_from(body)
+    attributes = _attributes(body, _ROUTE.size)
+    found_table = _U32.unpack(attributes[_RTA_TABLE])[0] if _RTA_TABLE in attributes else short_table
+    version = _VERSION.get(family)
+    if found_table != table or version is None or tos:
+        return None
+    packed = attributes.get(_RTA_DST, b"\0" * (4 if version == 4 else 16))
+    prefix = IPv4Network((packed, length)) if version == 4 else IPv6Network((packed, length))
+    metric = attributes.get(_RTA_PRIORITY)
+    return TableRoute(
+        prefix,
+        _U32.unpack(metric)[0] if metric else 0,
+        owner,
+        kind,
+        bool(flags & (_RTNH_F_DEAD | _RTNH_F_LINKDOWN)),
+        _way_out(scope, flags, attributes),
+    )
+
+
+def _way_out(scope: int, flags: int, attributes: dict[int, bytes]) -> WayOut:
+    if _RTA_NH_ID in attributes:
+        kept = {_RTA_NH_ID: attributes[_RTA_NH_ID]}
+        return WayOut(scope, 0, tuple(kept.items()))
+    kept = {kind: payload for kind, payload in attributes.items() if kind in _WAY}
+    if _RTA_MULTIPATH in kept:
+        kept[_RTA_MULTIPATH] = _without_state(kept[_RTA_MULTIPATH])
+    return WayOut(scope, flags & _RTNH_F_ONLINK, tuple(sorted(kept.items())))
+
+
+def _without_state(hops: bytes) -> bytes:
+    """The next hops of a multipath route without the flags that only the kernel may set."""
+    cleaned = bytearray(hops)
+    offset = 0
+    while offset + _MULTIPATH.size <= len(hops):
+        length, flags, weight, device = _MULTIPATH.unpack_from(hops, offset)
+        if length < _MULTIPATH.size:
+            break
+        _MULTIPATH.pack_into(cleaned, offset, length, flags & _RTNH_F_ONLINK, weight, device)
+        offset += (length + 3) & ~3
+    return bytes(cleaned)

@@ -8,11 +8,12 @@ the tree it uses for ranges of one field (performance.md 4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Address, summarize_address_range
 from typing import TYPE_CHECKING
 
-from wccpd.plan.layers import EVERYTHING, Box, acl_box, layered
+from wccpd.plan.layers import EVERYTHING, Box, acl_box, layered_boxes
 from wccpd.plan.model import NftMap, NftRule
 from wccpd.plan.redirect import Action
 
@@ -47,8 +48,9 @@ class AclObjects:
     """By line; None for a line that can match no packet of the service, or repeats an earlier one."""
 
 
+@lru_cache(maxsize=512)  # asked several times in each round; a list is as the configuration has it
 def acl_objects(
-    service: str, match: PacketMatch, lines: Sequence[AclLine], permitted: str, denied: str
+    service: str, match: PacketMatch, lines: tuple[AclLine, ...], permitted: str, denied: str
 ) -> AclObjects:
     """Compile a redirect list.
 
@@ -69,7 +71,7 @@ def acl_objects(
         if box is not None and box not in seen:
             seen.add(box)
             items.append((number, box, permitted if line.action is Action.PERMIT else denied))
-    for depth, layer in enumerate(layered(items, lambda one, other: one[1].overlaps(other[1]))):
+    for depth, layer in enumerate(layered_boxes(items, lambda item: item[1])):
         if len(layer) == 1:
             ((number, box, target),) = layer
             counter = f"acl-{service}-{_digest(box)}"

@@ -139,6 +139,7 @@ class _Table:
         )
         self._dispatch = dispatch_objects(plan.services)
         self._affinity = any(service.affinity for service in plan.services)
+        self._takes_gre = any(_redirect_devices(plan, settings))
         self._gre_slots = {
             plan.slots[path]: redirect_device_name(settings.device_prefix, path.cache)
             for path in plan.slots
@@ -320,7 +321,10 @@ class _Table:
     def _entry_chains(self) -> Iterator[NftChain]:
         marks = self._marks
         ours, foreign = f"meta mark & {marks.mask:#x}", f"meta mark & {marks.foreign_mask:#x}"
-        yield NftChain(names.CLASSIFY, rules=(*self._errors(), *self._dispatch.rules, *self._fallen()))
+        yield NftChain(
+            names.CLASSIFY,
+            rules=(*self._forgeries(), *self._errors(), *self._dispatch.rules, *self._fallen()),
+        )
         yield NftChain(
             names.FRESH,
             rules=(
@@ -363,6 +367,14 @@ class _Table:
             yield NftRule(f"{ours} != {marks.fallen:#x} accept", "no service took it")
             yield NftRule(f"meta mark set meta mark & {marks.foreign_mask:#x}", "not to be seen outside")
             yield pin_uninspected(marks, letting[-1].page)
+
+    def _forgeries(self) -> Iterator[NftRule]:
+        """GRE of a spoke under the address of a cache: our device would take it for returned, and pass it on."""
+        if self._takes_gre:
+            yield NftRule(
+                f"ip protocol gre ip saddr @{names.CACHES} fib saddr . iif oif missing counter drop",
+                "returned by a cache, it says, and comes from elsewhere",
+            )
 
     def _errors(self) -> Iterator[NftRule]:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""

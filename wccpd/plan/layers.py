@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from wccpd.plan.redirect import EVERY_ADDRESS, EVERY_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from wccpd.plan.redirect import AclLine, PacketMatch, PortRange
 
@@ -64,6 +64,65 @@ def matches_overlap(first: PacketMatch, second: PacketMatch) -> bool:
     if not first.ports or not second.ports or first.source_ports != second.source_ports:
         return True
     return not set(first.ports).isdisjoint(second.ports)
+
+
+class _Boxes:
+    """Boxes of one layer whose addresses are networks, found by what their prefixes share with a given one."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[_Bits, list[Box]] = {}
+        self._by_prefix: dict[tuple[_Bits, _Bits], dict[_Bits, list[Box]]] = {}
+
+    def add(self, box: Box) -> None:
+        """Take a box into the layer."""
+        size = _host_bits(box)
+        self._by_size.setdefault(size, []).append(box)
+        for (other, common), places in self._by_prefix.items():
+            if other == size:
+                places.setdefault(_prefixes(box, common), []).append(box)
+
+    def overlap(self, box: Box) -> bool:
+        """Whether a box overlaps one of the layer: two networks do if they agree in the shorter prefix."""
+        return any(box.overlaps(other) for other in self._candidates(box))
+
+    def _candidates(self, box: Box) -> Iterator[Box]:
+        mine = _host_bits(box)
+        for size, boxes in self._by_size.items():
+            common = max(mine[0], size[0]), max(mine[1], size[1])
+            places = self._by_prefix.get((size, common))
+            if places is None:
+                places = self._by_prefix[size, common] = {}
+                for each in boxes:
+                    places.setdefault(_prefixes(each, common), []).append(each)
+            yield from places.get(_prefixes(box, common), ())
+
+
+_Bits = tuple[int, int]
+"""Of source and destination."""
+
+
+def _host_bits(box: Box) -> _Bits:
+    return (box.source[1] ^ box.source[0]).bit_length(), (
+        box.destination[1] ^ box.destination[0]
+    ).bit_length()
+
+
+def _prefixes(box: Box, host_bits: _Bits) -> _Bits:
+    return box.source[0] >> host_bits[0], box.destination[0] >> host_bits[1]
+
+
+def layered_boxes(items: Sequence[_Item], box_of: Callable[[_Item], Box]) -> tuple[tuple[_Item, ...], ...]:
+    """As `layered`, of boxes whose addresses are networks: in time that does not grow with the square."""
+    layers: list[tuple[list[_Item], _Boxes]] = []
+    for item in items:
+        box, place = box_of(item), len(layers)
+        while place > 0 and not layers[place - 1][1].overlap(box):
+            place -= 1
+        if place == len(layers):
+            layers.append(([], _Boxes()))
+        layers[place][0].append(item)
+        layers[place][1].add(box)
+    return tuple(tuple(members) for members, _ in layers)
 
 
 def layered(items: Sequence[_Item], overlap: Callable[[_Item, _Item], bool]) -> tuple[tuple[_Item, ...], ...]:

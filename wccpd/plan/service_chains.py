@@ -20,6 +20,7 @@ from gre.header import redirect_header
 from wccpd.plan import names
 from wccpd.plan.acl import AclObjects, acl_objects
 from wccpd.plan.counter_names import outcome_name
+from wccpd.plan.hashes import HASH_SEED
 from wccpd.plan.model import NftChain, NftMap, NftRule
 from wccpd.plan.redirect import (
     PORT_PROTOCOLS,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from wccpd.plan.pages import Pages
     from wccpd.plan.redirect import MaskFields, MaskSet, Path, ServicePlan
 
-HASH_SEED = 0x57434350
-"""Seed of jhash; fixed, so that every wccpd router of a group puts a flow into the same bucket."""
 _EXPRESSIONS = ("ip saddr", "ip daddr", "th sport", "th dport")
 """Of HashFields and MaskFields, in their order."""
 _WITH_PORTS = "meta l4proto { 6, 17 } "

@@ -98,6 +98,8 @@ class Group:
         """When the next I_SEE_YOU goes to the group address."""
         self.picture: GroupView | None = None
         """What `readout` made of the group as it is now; None once something has changed."""
+        self._deadline: float | None = None
+        self._deadline_is_known = False
 
     @property
     def timers(self) -> Timers:
@@ -115,7 +117,7 @@ class Group:
         self, message: HereIAm, address: IPv4Address, now: float
     ) -> Fault | tuple[Member, tuple[Event, ...]]:
         """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
-        self.picture = None
+        self._changed()
         known = self.members.get(address)
         if known is not None and known.message is message:
             return known, ()
@@ -228,7 +230,7 @@ class Group:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
                 return self._flush(fault.detail)
             return fault
-        self.picture = None
+        self._changed()
         received = redirect_assign.table(message, self.usable)
         assert received is not None
         if not is_assigned(received) and self.settings.policy is AssignmentPolicy.AUTO:
@@ -324,8 +326,20 @@ class Group:
 
     # -- time ----------------------------------------------------------------------------------------
 
+    def next_deadline(self) -> float | None:
+        """When a tick next has something to do here; None when nothing is pending."""
+        if not self._deadline_is_known:
+            self._deadline = min(self.deadlines(), default=None)
+            self._deadline_is_known = True
+        return self._deadline
+
+    def _changed(self) -> None:
+        """Forget what was made of the group as it was."""
+        self.picture = None
+        self._deadline_is_known = False
+
     def deadlines(self) -> Iterable[float]:
-        """Every moment at which `tick` has something to do."""
+        """Every moment at which there will be something to do."""
         timers = self.timers
         for member in self.members.values():
             if member.state is CacheState.USABLE:
@@ -350,7 +364,7 @@ class Group:
             last = member.last_echo if usable else member.last_heard
             if now < last + silence:
                 continue
-            self.picture = None
+            self._changed()
             del self.members[member.address]
             reason = f"no valid HERE_I_AM for {silence:g} s"
             events += self._gone(member, reason, now)
@@ -367,6 +381,7 @@ class Group:
             if member.state is CacheState.USABLE and silent and not member.query_sent:
                 if self.settings.interop.removal_query_takes_receive_id:
                     self.receive_id = next_number(self.receive_id)
+                self._changed()
                 member.queried(self.receive_id)
                 due.append((member, answers.removal_query(self, member)))
         return tuple(due)
@@ -375,11 +390,14 @@ class Group:
         """Members to be answered at the group address now, a batch for each form of the answer and 32 of them."""
         if self.multicast_at is None or now < self.multicast_at:
             return ()
+        self._changed()
         waiting = [member for member in self.members.values() if member.multicast]
         self.multicast_at = self._next_multicast(now) if waiting else None
         batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
-            form = member.dual_valid, member.negotiates_timers, not member.not_adjacent, member.service
+            leaving = member.address if member.state is CacheState.SHUTDOWN else None
+            offered = member.negotiates_timers, not member.not_adjacent
+            form = member.dual_valid, *offered, member.service, leaving
             batches.setdefault(form, []).append(member)
         return tuple(
             tuple(batch[start : start + MAX_CACHES])
@@ -407,7 +425,7 @@ class Group:
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
         """Note that a cache became usable or is no longer."""
-        self.picture = None
+        self._changed()
         self.change_number = next_number(self.change_number)
         if not self.usable:
             self.fixed = None
@@ -422,7 +440,9 @@ class Group:
         weights = self._weights()
         if self.settings.policy is AssignmentPolicy.AUTO:
             wait = self.settings.assignment_wait_seconds
-            self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
+            # While nothing is assigned further changes do not prolong the wait: in a restless farm it would never end.
+            if self.assign_at is None or is_assigned(self.table):
+                self.assign_at = now + (self.timers.assignment_wait_seconds if wait is None else wait)
         else:
             self.flush_at = now + self.timers.flush_seconds
         gone = frozenset(owner for owner in self.table.owners if owner is not None) - weights.keys()
@@ -437,19 +457,23 @@ class Group:
             self.router_had_to_assign = True
             return self._router_assigns("no valid REDIRECT_ASSIGN came in time")
         if self.flush_at is not None and now >= self.flush_at:
-            return self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            flushed = self._flush("no valid REDIRECT_ASSIGN after a membership change")
+            # A Squid whose REDIRECT_ASSIGN was lost never repeats it; it assigns anew when this number differs.
+            self.change_number = next_number(self.change_number)
+            self.flush_at = now + self.timers.flush_seconds
+            return flushed
         return ()
 
     def _flush(self, reason: str) -> tuple[Event, ...]:
         """Drop the assignment whole."""
-        self.picture = None
+        self._changed()
         self.flush_at = None
         self.key, self.designated = NO_KEY, None
         empty = HashTable() if self.method is AssignmentMethod.HASH else MaskTable()
         return self._replace(empty, AssignedBy.NOBODY, reason)
 
     def _router_assigns(self, reason: str) -> tuple[Event, ...]:
-        self.picture = None
+        self._changed()
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
@@ -462,7 +486,7 @@ class Group:
     def _replace(self, table: Table, assigned_by: AssignedBy, reason: str) -> tuple[Event, ...]:
         if table == self.table and assigned_by is self.assigned_by:
             return ()
-        self.picture = None
+        self._changed()
         before = self.table
         same = same_shape(before, table)
         moved = assignment.moved(before.owners, table.owners) if same else len(table.owners)

@@ -117,6 +117,9 @@ class Router:
         """Do what is due; call it at `next_deadline()` or later."""
         outputs: list[Output] = []
         for group in self.groups.values():
+            deadline = group.next_deadline()
+            if deadline is None or now < deadline:
+                continue
             outputs += group.expire(now)
             for member, query in group.queries(now):
                 if member.local is not None:
@@ -128,7 +131,8 @@ class Router:
 
     def next_deadline(self) -> float | None:
         """When `tick` next has something to do; None when nothing is pending."""
-        return min((when for group in self.groups.values() for when in group.deadlines()), default=None)
+        deadlines = [group.next_deadline() for group in self.groups.values()]
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def view(self) -> RouterView:
         """A frozen picture of everything."""

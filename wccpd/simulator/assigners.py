@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from wccpd.simulator.heard import HeardView, ListedCache
 from wccpd.simulator.profiles import AssignmentHabit, Election, Profile
+from wccpd.simulator.timers import CacheTimers
 from wccpd.wire.enums import BUCKETS
 
 if TYPE_CHECKING:
@@ -15,17 +16,15 @@ if TYPE_CHECKING:
 
     from wccpd.simulator.nexus import Nexus
 
-CHANGE_WAIT_SECONDS = 15.0
-"""1.5 RA_TIMER (draft 4.8): what a designated cache waits after a change, so that all routers have settled."""
-REPEAT_SECONDS = 10.0
-"""A REDIRECT_ASSIGN whose key is not echoed is sent again after this long at the earliest."""
-
 
 class Assigner(Protocol):
     """A habit. `key_number` goes up with each new assignment."""
 
     due_at: float | None
     key_number: int
+    timers: CacheTimers
+    """A designated cache waits 1.5 RA_TIMER_BASE_T after a change, so that all routers have settled (draft 4.8), and
+    TRANSMIT_T before it repeats an assignment whose key is not echoed."""
 
     def heard(self, nexus: Nexus, live: Sequence[Nexus], now: float) -> bool:
         """Take a new view of `nexus`; tell whether to repeat the assignment to that router now."""
@@ -50,6 +49,7 @@ class DraftAssigner:
     def __init__(self, address: IPv4Address, election: Election, *, everything_to_first: bool) -> None:
         self.due_at: float | None = None
         self.key_number = 0
+        self.timers = CacheTimers()
         self._address = address
         self._election = election
         self._everything_to_first = everything_to_first
@@ -63,12 +63,12 @@ class DraftAssigner:
         changed = view.change_number != nexus.change_number
         nexus.change_number = view.change_number
         if changed or (designated and not self._designated):
-            self.due_at = now + CHANGE_WAIT_SECONDS
+            self.due_at = now + self.timers.change_wait_seconds
         self._designated = designated
         if not designated or self.due_at is not None or self.key_number == 0:
             return False
         echoed = view.key == (self._address, self.key_number)
-        waited = nexus.assigned_at is None or now >= nexus.assigned_at + REPEAT_SECONDS
+        waited = nexus.assigned_at is None or now >= nexus.assigned_at + self.timers.here_i_am_seconds
         return waited and not echoed
 
     def due(self) -> bool:
@@ -105,6 +105,7 @@ class SquidAssigner:
     def __init__(self, address: IPv4Address) -> None:
         self.due_at: float | None = None
         self.key_number = 0
+        self.timers = CacheTimers()
         self._address = address
         self._lowest = False
 
@@ -118,7 +119,7 @@ class SquidAssigner:
             self.due_at = None
         elif view.change_number != nexus.change_number:
             nexus.change_number = view.change_number
-            self.due_at = now + CHANGE_WAIT_SECONDS
+            self.due_at = now + self.timers.change_wait_seconds
         return False
 
     def due(self) -> bool:
@@ -145,6 +146,7 @@ class OpenNopAssigner:
     def __init__(self) -> None:
         self.due_at: float | None = None
         self.key_number = 0
+        self.timers = CacheTimers()
 
     def heard(self, nexus: Nexus, live: Sequence[Nexus], now: float) -> bool:
         """See `Assigner`."""

@@ -16,6 +16,7 @@ from wccpd.simulator.nexus import Nexus
 from wccpd.simulator.octets import ReadError, message_type
 from wccpd.simulator.profiles import AssignmentHabit, Profile
 from wccpd.simulator.readers import ISeeYouReader, make_reader
+from wccpd.simulator.timers import CacheTimers, select
 from wccpd.wire.enums import AssignmentMethod, MessageType
 from wccpd.wire.errors import WireError
 from wccpd.wire.messages import RemovalQuery, decode_message
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign
 
-HERE_I_AM_SECONDS = 10.0
-SILENCE_SECONDS = 30.0
-QUERY_ANSWER_SECONDS = 1.0
+GOODBYE_SECONDS = 1.0
 GOODBYES = 3
 """HERE_I_AMs with SHUTDOWN, 1 s apart, until every router has acknowledged it."""
 
@@ -75,14 +74,18 @@ class SimulatedCache:
     """1 to 8 octets."""
     weight: int = 10000
     """0 to 65535."""
+    group_address: IPv4Address | None = None
+    """Multicast address at which it meets the routers instead of speaking to each of them."""
     starts_at: float = 0.0
     """When it says its first HERE_I_AM."""
     stopped: str = ""
     """Why it is silent for good; empty while it lives."""
+    timers: CacheTimers = field(init=False, default=CacheTimers())
     nexuses: list[Nexus] = field(init=False)
     _reader: ISeeYouReader = field(init=False)
     _assigner: Assigner = field(init=False)
     _next_hello: float = field(init=False)
+    _last_hello: float = field(init=False)
     _answers: list[tuple[float, Transmit]] = field(init=False, default_factory=list)
     """Later answers to REMOVAL_QUERYs."""
     _view_number: int = field(init=False, default=1)
@@ -93,7 +96,7 @@ class SimulatedCache:
         self.nexuses = [Nexus(router) for router in self.routers]
         self._reader = make_reader(self.profile.reader, self.service, self.address, self.assignment)
         self._assigner = make_assigner(self.profile, self.address)
-        self._next_hello = self.starts_at
+        self._next_hello = self._last_hello = self.starts_at
 
     @property
     def assignment(self) -> AssignmentMethod:
@@ -131,7 +134,9 @@ class SimulatedCache:
             self._forget_silent(now)
             if self._assigner.due():
                 everybody = self.nexuses if self.profile.lists_unheard_routers else self._live()
-                outputs += [self._assign(nexus, now) for nexus in everybody]
+                # At a group address one message, which lists all routers, reaches all of them.
+                one = everybody[:1] if self.group_address is not None else everybody
+                outputs += [self._assign(nexus, now) for nexus in one]
         if self._next_hello <= now:
             self._forget_silent(now)
             outputs += self._hello(now) if self._goodbyes is None else self._goodbye(now)
@@ -166,6 +171,8 @@ class SimulatedCache:
         self._forget_silent(now)
         nexus.router_id, nexus.receive_id, nexus.last_heard = heard.router_id, heard.receive_id, now
         nexus.offer = heard.offer
+        if self.profile.minor_version:
+            self._select_timers(heard)
         if self._refused(heard):
             return self._stop("the router does not offer what it selected")
         if heard.view is None:
@@ -197,7 +204,8 @@ class SimulatedCache:
         nexus.receive_id = message.query.receive_id
         answer = self._transmit(self._here_i_am(), nexus)
         self._answers += [
-            (now + QUERY_ANSWER_SECONDS * turn, answer) for turn in range(1, self.profile.query_answers)
+            (now + self.timers.query_answer_seconds * turn, answer)
+            for turn in range(1, self.profile.query_answers)
         ]
         return (answer,)
 
@@ -210,12 +218,20 @@ class SimulatedCache:
 
     def _nexus(self, heard: Heard, source: IPv4Address) -> Nexus:
         """Which router speaks: by source address, for Traffic Server by what it says of itself."""
-        if self.profile.follows_router_id:
+        if self.profile.follows_router_id or self.group_address is not None:
             return self._nexus_by_router_id(heard.router_id, source)
         for nexus in self.nexuses:
             if nexus.configured == source:
                 return nexus
         raise ReadError("packet received from unknown router")
+
+    def _select_timers(self, heard: Heard) -> None:
+        """Run at what was agreed; a shorter interval counts from now on."""
+        before = self.timers
+        self.timers = self._assigner.timers = select(self.profile, heard, before)
+        if self.timers != before and self._goodbyes is None:
+            sooner = self._last_hello + self.timers.here_i_am_seconds
+            self._next_hello = min(self._next_hello, sooner)
 
     def _nexus_by_router_id(self, router_id: IPv4Address, source: IPv4Address) -> Nexus:
         for nexus in self.nexuses:
@@ -241,15 +257,18 @@ class SimulatedCache:
     def _forget_silent(self, now: float) -> None:
         if self.profile.forgets_silent_routers:
             for nexus in self.nexuses:
-                if nexus.last_heard is not None and now >= nexus.last_heard + SILENCE_SECONDS:
+                if nexus.last_heard is not None and now >= nexus.last_heard + self.timers.silence_seconds:
                     nexus.forget()
 
     # -- speaking ------------------------------------------------------------------------------------
 
     def _hello(self, now: float) -> list[CacheOutput]:
-        self._next_hello = now + HERE_I_AM_SECONDS
+        self._last_hello = now
+        self._next_hello = now + self.timers.here_i_am_seconds
         outputs: list[CacheOutput] = []
         message = self._here_i_am()
+        if self.group_address is not None:
+            return [self._to_group(message)]
         for nexus in self.nexuses:
             outputs.append(self._transmit(message, nexus))
             if self.profile.assigns is AssignmentHabit.OPENNOP and nexus.view is not None:
@@ -260,8 +279,10 @@ class SimulatedCache:
         if not self._goodbyes or not self._live():
             return list(self._stop("left"))
         self._goodbyes -= 1
-        self._next_hello = now + QUERY_ANSWER_SECONDS
+        self._next_hello = now + GOODBYE_SECONDS
         message = self._here_i_am(shutdown=True)
+        if self.group_address is not None:
+            return [self._to_group(message)]
         return [self._transmit(message, each) for each in self._live() if not each.goodbye_acknowledged]
 
     def _stop(self, reason: str) -> tuple[Stopped]:
@@ -282,7 +303,14 @@ class SimulatedCache:
             nexus,
         )
 
+    def _to_group(self, message: HereIAm | RedirectAssign) -> Transmit:
+        assert self.group_address is not None
+        datagram = speech.signed(message, self.password, self.profile.key_variant)
+        return Transmit(datagram, self.group_address, self.profile.source_port)
+
     def _transmit(self, message: HereIAm | RedirectAssign, nexus: Nexus) -> Transmit:
+        if self.group_address is not None:
+            return self._to_group(message)
         follows = self.profile.follows_router_id and nexus.router_id is not None
         destination = nexus.router_id if follows and nexus.router_id is not None else nexus.configured
         datagram = speech.signed(message, self.password, self.profile.key_variant)

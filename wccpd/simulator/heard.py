@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
-    from wccpd.wire.elements import AssignmentKey
+    from wccpd.wire.elements import AssignmentKey, TimerScale, TransmitT
     from wccpd.wire.enums import CapabilityType
 
 
@@ -44,6 +44,10 @@ class Heard:
     """Methods offered, as bit masks; None without a Capabilities Info."""
     view: HeardView | None = None
     """None when the reader broke off before it."""
+    transmit_t: TransmitT | None = None
+    """2.01: the range of TRANSMIT_T offered, or the value that the group runs at."""
+    timer_scale: TimerScale | None = None
+    """Likewise."""
     shutdown_acknowledged: bool = False
     fault: str = ""
     """Why the reader broke off; empty when it read everything."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wccpd.protocol.outputs import Output, Send
 from wccpd.simulator.cache import CacheOutput, SimulatedCache, Transmit
@@ -75,14 +75,15 @@ class _CacheHost:
 _Host = _RouterHost | _CacheHost
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
+class _Arrival(NamedTuple):
     """A datagram on its way; the source port counts only towards routers."""
 
     datagram: bytes
     source: IPv4Address
     source_port: int
     destination: IPv4Address
+    at: IPv4Address
+    """Whom it reaches: the destination itself, or one of those who listen to a group address."""
 
 
 class Network:
@@ -184,14 +185,14 @@ class Network:
         return True
 
     def _arrive(self, arrival: _Arrival) -> bool:
-        router = self._routers.get(arrival.destination)
+        router = self._routers.get(arrival.at)
         if router is not None:
             outputs = router.router.receive(
                 arrival.datagram, arrival.source, arrival.source_port, arrival.destination, self.now
             )
             self._hand_on(router, outputs)
             return True
-        cache = self._caches.get((arrival.destination, peek_service(arrival.datagram).key))
+        cache = self._caches.get((arrival.at, peek_service(arrival.datagram).key))
         if cache is None:
             return False
         self._hand_on(cache, cache.cache.receive(arrival.datagram, arrival.source, self.now))
@@ -212,16 +213,38 @@ class Network:
                 self._observe(Happened(self.now, place, output))
             match output:
                 case Send(datagram, local, remote, _):
-                    self._carry(_Arrival(datagram, local, 0, remote))
+                    for at in self._listeners(remote, datagram, to_routers=False):
+                        self._carry(_Arrival(datagram, local, 0, remote, at))
                 case Transmit(datagram, destination, source_port):
-                    self._carry(_Arrival(datagram, place, source_port, destination))
+                    for at in self._listeners(destination, datagram, to_routers=True):
+                        self._carry(_Arrival(datagram, place, source_port, destination, at))
                 case _:
                     pass
         self._schedule(host)
 
+    def _listeners(
+        self, destination: IPv4Address, datagram: bytes, *, to_routers: bool
+    ) -> tuple[IPv4Address, ...]:
+        """Whom a datagram to an address reaches; of a group's caches those of its service."""
+        if not destination.is_multicast:
+            return (destination,)
+        key = peek_service(datagram).key
+        if to_routers:
+            return tuple(
+                address
+                for address, host in self._routers.items()
+                if address == host.router.settings.router_id
+                and host.router.groups[key].settings.group_address == destination
+            )
+        return tuple(
+            address
+            for (address, service), host in self._caches.items()
+            if service == key and host.cache.group_address == destination
+        )
+
     def _carry(self, arrival: _Arrival) -> None:
         """Send a datagram on its way, or not."""
-        if (arrival.source, arrival.destination) in self._cuts or self._happens(self.conditions.loss):
+        if (arrival.source, arrival.at) in self._cuts or self._happens(self.conditions.loss):
             return
         held_up = self.conditions.held_up_seconds
         delay = self.conditions.delay_seconds

@@ -90,9 +90,24 @@ class Profile:
     """OpenNOP sends from an ephemeral port."""
     key_variant: KeyVariant = KeyVariant.EXACT
     """How it makes the MD5 key from the password."""
+    minor_version: int = 0
+    """Of its messages; 1 for 2.01, which brings variable timers and the alternate form of mask assignments."""
+    needs_version: bool = False
+    """2.01, 3.4: its version is its lowest (V), not its highest."""
+    transmit_milliseconds: int = 10_000
+    """TRANSMIT_T that it selects where a router offers it; a group that runs at another is followed."""
+    timeout_scale: int = 1
+    """Likewise."""
+    ra_timer_scale: int = 1
+    """Likewise."""
+    uses_address_table: bool = False
+    """2.01, 4.7: its addresses stand in a table, IPv4 as they are."""
 
 
 STRICT = Profile(name="strict")
+
+STRICT_2_01 = Profile(name="strict-2.01", minor_version=1, transmit_milliseconds=2000, timeout_scale=2)
+TABLE_2_01 = Profile(name="table-2.01", minor_version=1, needs_version=True, uses_address_table=True)
 
 SQUID_5_1 = Profile(
     name="squid-5.1",
@@ -140,6 +155,8 @@ PROFILES = {
     profile.name: profile
     for profile in (
         STRICT,
+        STRICT_2_01,
+        TABLE_2_01,
         SQUID_4_12,
         SQUID_4_13,
         SQUID_5_1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -25,7 +26,7 @@ from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import MAX_CACHES, AssignmentMethod, CapabilityType
 from wccpd.wire.errors import WireError
 from wccpd.wire.identity import WebCacheIdentity
-from wccpd.wire.messages import ISeeYou, decode_message
+from wccpd.wire.messages import ISeeYou, Message, decode_message
 from wccpd.wire.reader import Reader
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class DraftReader:
             ReadError: It is malformed, of another service or for other caches.
         """
         try:
-            message = decode_message(datagram)
+            message = _decoded(datagram)
         except WireError as error:
             raise ReadError(str(error)) from None
         if not isinstance(message, ISeeYou) or message.service.key != self.service.key:
@@ -91,8 +92,16 @@ class DraftReader:
             message.identity.receive_id,
             _offer(message.capabilities),
             HeardView(message.view.change_number, key, caches),
+            transmit_t=message.capabilities.transmit_t if message.capabilities is not None else None,
+            timer_scale=message.capabilities.timer_scale if message.capabilities is not None else None,
             shutdown_acknowledged=message.shutdown_response == self.address,
         )
+
+
+@lru_cache(maxsize=64)
+def _decoded(datagram: bytes) -> Message:
+    """All caches at a group address read the same."""
+    return decode_message(datagram)
 
 
 def _offer(capabilities: Capabilities | None) -> dict[CapabilityType, int] | None:

@@ -8,26 +8,38 @@ from operator import and_
 from typing import TYPE_CHECKING
 
 from wccpd.simulator.profiles import AssignmentHabit
-from wccpd.wire.assignments import AlternateAssignment, AssignmentInfo, AssignmentMap
+from wccpd.wire.addresses import AddressTable
+from wccpd.wire.assignments import AlternateAssignment, AlternateSets, AssignmentInfo, AssignmentMap
 from wccpd.wire.components import CacheView, Capabilities, CommandExtension
 from wccpd.wire.elements import AssignmentKey, Command, RouterAssignment, RouterIdReceiveId
 from wccpd.wire.enums import (
     DIGEST_OCTETS,
     PASSWORD_OCTETS,
+    AddressFamily,
     AssignmentMethod,
     CapabilityType,
     CommandType,
     ForwardingMethod,
+    IdentityFlags,
     PacketReturnMethod,
 )
 from wccpd.wire.identity import HashAssignment, MaskAssignment, WebCacheIdentity
-from wccpd.wire.masks import Mask, MaskValueSet, Value
+from wccpd.wire.masks import (
+    AlternateMaskValueSet,
+    Mask,
+    MaskValueSet,
+    NumberedValues,
+    Value,
+    value_sequence_number,
+)
 from wccpd.wire.messages import HereIAm, RedirectAssign, encode_message
 from wccpd.wire.security import KeyVariant, digest
 
 if TYPE_CHECKING:
     from wccpd.simulator.cache import SimulatedCache
     from wccpd.simulator.heard import ListedCache
+    from wccpd.simulator.profiles import Profile
+    from wccpd.wire.reader import IPAddress
 
 MASK_BITS = 0x1741
 """The mask that Squid, FortiOS and old WAAS use: 6 bits of an address, 64 values."""
@@ -46,6 +58,8 @@ def here_i_am(cache: SimulatedCache, *, view_number: int, shutdown: bool) -> Her
     known = {each.address for nexus in cache.nexuses if nexus.view is not None for each in nexus.view.caches}
     return HereIAm(
         service=cache.service,
+        minor_version=profile.minor_version,
+        address_table=_table(profile),
         identity=_identity(cache),
         view=CacheView.of(view_number, rows, tuple(sorted(known)))
         if profile.lists_caches
@@ -69,11 +83,37 @@ def redirect_assign(
     addresses = tuple(each.address for each in parties)
     if cache.assignment is AssignmentMethod.MASK:
         everything = cache.profile.assigns is AssignmentHabit.TRAFFIC_SERVER
-        values = AssignmentMap((_mask_set(0 if everything else MASK_BITS, addresses, buckets),))
-        return RedirectAssign(
-            service=cache.service, alternate_assignment=AlternateAssignment(key, rows, values)
-        )
-    return RedirectAssign(service=cache.service, assignment=AssignmentInfo(key, rows, addresses, buckets))
+        values = _mask_set(0 if everything else MASK_BITS, addresses, buckets)
+        body = AssignmentMap((values,)) if cache.profile.minor_version == 0 else _numbered(values)
+        return _redirect_assign(cache, alternate_assignment=AlternateAssignment(key, rows, body))
+    return _redirect_assign(cache, assignment=AssignmentInfo(key, rows, addresses, buckets))
+
+
+def _redirect_assign(
+    cache: SimulatedCache,
+    assignment: AssignmentInfo | None = None,
+    alternate_assignment: AlternateAssignment | None = None,
+) -> RedirectAssign:
+    return RedirectAssign(
+        service=cache.service,
+        minor_version=cache.profile.minor_version,
+        address_table=_table(cache.profile),
+        assignment=assignment,
+        alternate_assignment=alternate_assignment,
+    )
+
+
+def _numbered(values: MaskValueSet) -> AlternateSets:
+    """The alternate form of 2.01: a cache with the numbers of its values."""
+    numbers: dict[IPAddress, list[int]] = {}
+    for value in values.values:
+        numbers.setdefault(value.cache, []).append(value_sequence_number(values.mask, value))
+    caches = tuple(NumberedValues(address, tuple(each)) for address, each in numbers.items())
+    return AlternateSets((AlternateMaskValueSet(values.mask, caches),))
+
+
+def _table(profile: Profile) -> AddressTable | None:
+    return AddressTable.of_family(AddressFamily.IPV4) if profile.uses_address_table else None
 
 
 def signed(message: HereIAm | RedirectAssign, password: bytes | None, variant: KeyVariant) -> bytes:
@@ -105,9 +145,11 @@ def selected(selects: Capabilities, kind: CapabilityType) -> int:
 
 
 def _identity(cache: SimulatedCache) -> WebCacheIdentity:
+    flags = IdentityFlags.MINIMUM_VERSION if cache.profile.needs_version else IdentityFlags(0)
     if cache.assignment is AssignmentMethod.MASK:
-        return WebCacheIdentity(cache.address, MaskAssignment((_mask_set(MASK_BITS, (), b""),), cache.weight))
-    return WebCacheIdentity(cache.address, HashAssignment(weight=cache.weight))
+        mask = MaskAssignment((_mask_set(MASK_BITS, (), b""),), cache.weight)
+        return WebCacheIdentity(cache.address, mask, flags)
+    return WebCacheIdentity(cache.address, HashAssignment(weight=cache.weight), flags)
 
 
 @lru_cache(maxsize=256)
@@ -144,6 +186,8 @@ def _capabilities(cache: SimulatedCache) -> Capabilities | None:
         forwarding=ForwardingMethod(forwarding),
         assignment=cache.assignment,
         packet_return=PacketReturnMethod(packet_return),
+        transmit_t=cache.timers.transmit_t,
+        timer_scale=cache.timers.timer_scale,
     )
 
 

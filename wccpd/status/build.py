@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from wccpd.wire.elements import ServiceKey
 
 
+LAPSED = "kernel: the lease is not running, so nothing is redirected and every service is in its mode"
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What a status is made of."""
@@ -61,6 +64,7 @@ def build_status(sources: Sources, now: float) -> Status:
     )
     reasons = (
         *(f"kernel: {fault}" for fault in sources.kernel_faults),
+        *(() if sources.observation.leased else (LAPSED,)),
         *(f"service {each.service}: {each.reason}" for each in services if each.state is not Health.UP),
         *(f"tunnel {each.name}: {each.reason}" for each in tunnels if each.state is not Health.UP),
         *(f"bgp: {bgp.reason}" for bgp in (sources.bgp,) if bgp is not None and bgp.state is not Health.UP),
@@ -89,13 +93,13 @@ def _is_inspecting(
     """Whether what should be inspected is: a path in, caches for every service, and a kernel that does its part."""
     arriving = not tunnels or any(each.state is not Health.DOWN for each in tunnels)
     served = bool(services) and all(each.state is Health.UP for each in services)
-    return arriving and served and not sources.kernel_faults
+    return arriving and served and sources.observation.leased and not sources.kernel_faults
 
 
 def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:
     present = sources.observation.devices.get(device.name)
     state, reason = _tunnel_health(device, present)
-    inside = device.addresses[0] if device.addresses else ""
+    inside = ", ".join(map(str, device.addresses))
     return TunnelStatus(
         name=device.name.removeprefix(sources.device_prefix),
         state=state,
@@ -103,12 +107,15 @@ def _tunnel(sources: Sources, device: GreDevice) -> TunnelStatus:
         device=device.name,
         local=str(device.local),
         remote=str(device.remote),
-        inside=str(inside),
+        inside=inside,
         mtu_bytes=present.mtu_bytes if present else 0,
         received_packets=present.received_packets if present else 0,
         received_bytes=present.received_bytes if present else 0,
         sent_packets=present.sent_packets if present else 0,
         sent_bytes=present.sent_bytes if present else 0,
+        path_mtu_bytes=(present.path_mtu_bytes or 0) if present else 0,
+        errors=present.errors if present else 0,
+        dropped=present.dropped if present else 0,
     )
 
 
@@ -119,6 +126,12 @@ def _tunnel_health(device: GreDevice, present: ObservedGre | None) -> tuple[Heal
         return Health.DOWN, f"device {device.name} is down"
     if not present.is_like(device):
         return Health.DEGRADED, f"device {device.name} is not as configured"
+    fits = present.fitting_mtu_bytes
+    if fits is not None and fits < present.mtu_bytes:
+        return Health.DEGRADED, (
+            f"the path to {present.remote} carries {present.path_mtu_bytes} bytes, which leaves {fits} for packets, "
+            f"and its mtu_bytes is {present.mtu_bytes}"
+        )
     return Health.UP, ""
 
 
@@ -129,7 +142,7 @@ def _service(sources: Sources, group: GroupView) -> ServiceStatus:
     unassigned = _sum(counters.total(name, verdict, Reason.UNASSIGNED) for verdict in Verdict)
     forwarded = {reason: counters.total(name, Verdict.FORWARDED, reason) for reason in Reason}
     uninspected = _sum(count for reason, count in forwarded.items() if reason is not Reason.DENIED)
-    state, reason = _service_health(group)
+    state, reason = _service_health(group, sources.drained)
     mine = _service_policy(sources.policy, group.key)
     return ServiceStatus(
         service=name,
@@ -194,7 +207,7 @@ def _sum(counts: Iterable[Count]) -> Count:
     return sum(counts, Count())
 
 
-def _service_health(group: GroupView) -> tuple[Health, str]:
+def _service_health(group: GroupView, drained: Collection[IPv4Address]) -> tuple[Health, str]:
     if not group.caches:
         return Health.DOWN, "no cache has sent a HERE_I_AM"
     if is_standard(group.key) and service_match(group) is None:
@@ -202,6 +215,8 @@ def _service_health(group: GroupView) -> tuple[Health, str]:
     if _usable(group) == 0:
         first = group.caches[0]
         return Health.DOWN, f"no cache is usable; {first.address}: {first.reason}"
+    if all(cache.address in drained for cache in group.caches if cache.state is CacheState.USABLE):
+        return Health.DOWN, "every usable cache is drained: new flows are in the service's mode"
     if group.assigned_by is AssignedBy.NOBODY:
         return Health.DOWN, "a cache is usable, but no buckets are assigned yet"
     if _assigned(group) < group.values:

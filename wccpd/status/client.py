@@ -36,6 +36,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class RefusedError(Exception):
+    """The daemon will not do it. The text says why, for people."""
+
+
 def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> object:
     """Get one resource of the control API as plain JSON values.
 
@@ -47,9 +51,28 @@ def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_
     Raises:
         UnreachableError: no daemon, no permission, no answer in time, an error answer.
     """
+    return _exchange("GET", socket_path, resource, timeout_seconds)
+
+
+def command(socket_path: Path, verb: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> object:
+    """Have the daemon carry out a verb; its answer as plain JSON values.
+
+    Args:
+        socket_path: the daemon's control socket.
+        verb: the path, e.g. `/v1/router/drain`.
+        timeout_seconds: for each step of the exchange.
+
+    Raises:
+        RefusedError: not allowed, or not possible as things are.
+        UnreachableError: as `fetch`.
+    """
+    return _exchange("POST", socket_path, verb, timeout_seconds)
+
+
+def _exchange(method: str, socket_path: Path, resource: str, timeout_seconds: float) -> object:
     connection = _UnixConnection(socket_path, timeout_seconds)
     try:
-        connection.request("GET", resource)
+        connection.request(method, resource)
         response = connection.getresponse()
         body = response.read(MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -62,6 +85,8 @@ def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_
         raise UnreachableError(
             f"what answers at {socket_path} is not wccpd: its answer is no JSON"
         ) from error
+    if response.status in {http.client.FORBIDDEN, http.client.CONFLICT}:
+        raise RefusedError(str(answer.get("error", "")) if isinstance(answer, dict) else response.reason)
     if response.status != http.client.OK:
         reason = answer.get("error", response.reason) if isinstance(answer, dict) else response.reason
         raise UnreachableError(f"wccpd answered {response.status}: {reason}")

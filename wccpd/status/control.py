@@ -1,17 +1,24 @@
 """The control API: HTTP and JSON on a unix socket, read by `wccpctl` and by whoever may open the socket.
 
-`GET /v1/status` is the status tree, `GET /v1/version` the versions; every error is `{"error": "…"}`. Reads
-only: it is given a function to await for the newest status, and knows nothing else of the daemon.
+`GET /v1/status` is the status tree, `GET /v1/version` the versions, `POST /v1/VERB` carries out a verb such as
+`router/drain`; every error is `{"error": "…"}`. It is given a function to await for the newest status and one for
+each verb, and knows nothing else of the daemon.
+
+Whoever may open the socket may read. Verbs are for root and for the user that the daemon runs as, by the kernel's
+word about the other end (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import json
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Self
+import struct
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import structlog
 from aiohttp import web
@@ -21,15 +28,26 @@ from wccpd.status.document import to_document
 from wccpd.status.view import SCHEMA_VERSION, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
 SOCKET_MODE = 0o660
 _BACKLOG = 16
+_CREDENTIALS = struct.Struct("=iii")  # ucred: process, user, group
 _SHUTDOWN_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
+
+
+Answer: TypeAlias = "Mapping[str, object]"
+"""What a verb answers, as plain JSON values."""
+Work: TypeAlias = "Callable[[Mapping[str, str]], Awaitable[Answer]]"
+"""What is behind a path, given the values of its `{names}`."""
+
+
+class VerbError(Exception):
+    """A verb cannot be carried out as things are; the text says why, for people."""
 
 
 class ControlSocketError(Exception):
@@ -39,16 +57,26 @@ class ControlSocketError(Exception):
 class ControlServer:
     """Serves the control API while its `async with` block runs."""
 
-    def __init__(self, read_status: Callable[[], Awaitable[Status]], socket_path: Path) -> None:
+    def __init__(
+        self,
+        read_status: Callable[[], Awaitable[Status]],
+        socket_path: Path,
+        verbs: Mapping[str, Work] | None = None,
+        reads: Mapping[str, Work] | None = None,
+    ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             read_status: awaited for the newest status tree, once per request.
             socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
+            verbs: path below `/v1/` -> what to await, given the path's `{names}`; it may raise `VerbError`.
+            reads: the same for GET, for everybody who may open the socket.
         """
         self._path = socket_path
         self._runner = web.AppRunner(
-            _application(read_status), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+            _application(read_status, verbs or {}, reads or {}),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         self._identity: tuple[int, int] | None = None
 
@@ -76,9 +104,13 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
 
-def _application(read_status: Callable[[], Awaitable[Status]]) -> web.Application:
+def _application(
+    read_status: Callable[[], Awaitable[Status]], verbs: Mapping[str, Work], reads: Mapping[str, Work]
+) -> web.Application:
     async def status(_: web.Request) -> web.Response:
-        return web.json_response(to_document(await read_status()))
+        # In a thread: thousands of routes take a while, and the event loop has other things to do.
+        text = await asyncio.to_thread(_as_text, await read_status())
+        return web.Response(text=text, content_type="application/json")
 
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"software_version": __version__, "status_version": SCHEMA_VERSION})
@@ -86,7 +118,40 @@ def _application(read_status: Callable[[], Awaitable[Status]]) -> web.Applicatio
     application = web.Application(middlewares=[_errors_as_json])
     application.router.add_get("/v1/status", status)
     application.router.add_get("/v1/version", version)
+    for path, work in verbs.items():
+        application.router.add_post(f"/v1/{path}", _handler(work, _may_command))
+    for path, work in reads.items():
+        application.router.add_get(f"/v1/{path}", _handler(work, lambda _: True))
     return application
+
+
+def _as_text(status: Status) -> str:
+    return json.dumps(to_document(status))
+
+
+def _handler(
+    work: Work, is_allowed: Callable[[web.Request], bool]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def carry_out(request: web.Request) -> web.Response:
+        if not is_allowed(request):
+            reason = "only root and the user that wccpd runs as may do this"
+            return web.json_response({"error": reason}, status=403)
+        try:
+            return web.json_response(dict(await work(request.match_info)))
+        except VerbError as error:
+            return web.json_response({"error": str(error)}, status=409)
+
+    return carry_out
+
+
+def _may_command(request: web.Request) -> bool:
+    """Whether the other end of the connection is root or our own user."""
+    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if connection is None:
+        return False
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    return user in {0, os.geteuid()}
 
 
 @web.middleware

@@ -107,6 +107,7 @@ def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
     title = f"BGP: {bgp.state} for {_age(bgp.since_seconds)}, AS {bgp.asn} to AS {bgp.peer_asn}"
     advertised = ", ".join(bgp.advertised_prefixes) or "nothing"
     sending = f"advertising {advertised}" if bgp.advertising else "advertising nothing: traffic stays away"
+    sending += f" ({bgp.advertise_reason})" if bgp.advertise_reason else ""
     rows = [
         Row(
             (
@@ -122,7 +123,13 @@ def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
         for peer in bgp.peers
     ]
     columns = ("NEIGHBOR", "TUNNEL", "STATE", ">FOR", ">RECEIVED", ">ACCEPTED", ">SENT")
-    yield _table(title, columns, rows, remarks=(*_why(bgp.reason), sending), empty="no sessions")
+    yield _table(
+        title,
+        columns,
+        rows,
+        remarks=(*_why(bgp.reason), sending, *(f"warning: {each}" for each in bgp.warnings)),
+        empty="no sessions",
+    )
     routes = [
         Row((route.prefix, ", ".join(route.tunnels) or "-", "stale" if route.stale else "fresh"))
         for route in bgp.routes[:ROUTES_SHOWN]
@@ -131,6 +138,7 @@ def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
         *_and_more(len(bgp.routes) - ROUTES_SHOWN, "routes"),
         *(f"refused: {each}" for each in bgp.refused[:REFUSED_PREFIXES_SHOWN]),
         *_and_more(len(bgp.refused) - REFUSED_PREFIXES_SHOWN, "refused prefixes"),
+        *((f"kept on the host's own way: {', '.join(bgp.pins)}",) if bgp.pins else ()),
     ]
     title = f"Routes learnt: {len(bgp.routes)}"
     yield _table(title, ("PREFIX", "TUNNELS", "STATE"), routes, footers=footers, empty="none")

@@ -33,12 +33,17 @@ class TunnelStatus:
     local: str
     remote: str
     inside: str
-    """Our inside address with its prefix length, e.g. 169.254.6.1/29."""
+    """Our inside addresses with their prefix length, e.g. `169.254.6.1/29, fd00:6::1/125`."""
     mtu_bytes: int
     received_packets: int
     received_bytes: int
     sent_packets: int
     sent_bytes: int
+    path_mtu_bytes: int = 0
+    """What the path to `remote` carries, outer header included, as far as the kernel has found out; 0: not known."""
+    errors: int = 0
+    """Packets that the device could not receive or send."""
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class PeerStatus:
     received: int
     accepted: int
     advertised: int
+    flops: int = 0
+    """How often the session fell since gobgpd was configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,18 @@ class BgpStatus:
     routes: tuple[RouteStatus, ...]
     refused: tuple[str, ...]
     """Prefixes not taken, each with its reason, in words."""
+    refused_total: int = 0
+    """Paths refused since the start; `refused` holds the newest thousand that are still announced."""
+    advertise_reason: str = ""
+    """Why our prefixes are not advertised, or about to be withdrawn; empty when all is well."""
+    drained: bool = False
+    """Whether an operator took this router out of service (`wccpctl drain router`)."""
+    pins: tuple[str, ...] = ()
+    """Networks of our side that a learnt prefix covers, kept on the host's own way by a route of ours."""
+    warnings: tuple[str, ...] = ()
+    """What of the host's settings makes BGP's routes work less well than they could, in words."""
+    sidecar: str = ""
+    """Which API gobgpd speaks: `GoBGP 3` or `GoBGP 4`; empty while unknown."""
 
 
 @dataclass(frozen=True, slots=True)

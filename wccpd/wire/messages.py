@@ -221,6 +221,12 @@ _LAYOUTS: dict[MessageType, tuple[type[Message], tuple[_Slot, ...]]] = {
     ),
 }
 """Components of each message in drawn order; the Address Table comes after all of them."""
+_READINGS = {
+    message_type: (kind, tuple((each.attribute, int(each.component_type), *each[2:]) for each in slots))
+    for message_type, (kind, slots) in _LAYOUTS.items()
+}
+"""The same with plain numbers, which are found quicker than enum members."""
+_ADDRESS_TABLE = int(ComponentType.ADDRESS_TABLE)
 
 
 def decode_message(datagram: bytes) -> Message:
@@ -230,18 +236,18 @@ def decode_message(datagram: bytes) -> Message:
         WireError: The octets are no WCCPv2 message; nothing else is ever raised, whatever the octets.
     """
     frame = read_frame(datagram)
-    kind, slots = _LAYOUTS[frame.header.message_type]
+    kind, slots = _READINGS[frame.header.message_type]
     reader = Reader(datagram, 0, 0)
-    table = _read_table(frame, reader)
+    first = frame.first
+    table = _read_table(frame, reader) if _ADDRESS_TABLE in first else None
     if table is not None:
         reader.resolve = table.resolve
-    first = frame.first
     parts: dict[str, Any] = {}
     for attribute, component_type, decode, mandatory, recurs in slots:
         span = first.get(component_type)
         if span is None:
             if mandatory:
-                raise _missing(frame, component_type)
+                raise _missing(frame, ComponentType(component_type))
             continue
         _, offset, end = span
         # Under an Address Table the same octets may mean another address each time.
@@ -256,7 +262,7 @@ def decode_message(datagram: bytes) -> Message:
     if kind is RedirectAssign and len(parts) == _ENVELOPE_COMPONENTS:
         raise _missing(frame, ComponentType.REDIRECT_ASSIGNMENT)
     if len(frame.spans) > len(parts):
-        parts["unknown"] = _unknown(frame, slots, datagram)
+        parts["unknown"] = _unknown(frame, datagram)
     parts["minor_version"] = frame.header.minor_version
     parts["address_table"] = table
     parts["tolerated"] = (*frame.tolerated, *reader.tolerated)
@@ -402,7 +408,8 @@ def _read_table(frame: Frame, reader: Reader) -> AddressTable | None:
     return table
 
 
-def _unknown(frame: Frame, slots: tuple[_Slot, ...], datagram: bytes) -> tuple[UnknownComponent, ...]:
+def _unknown(frame: Frame, datagram: bytes) -> tuple[UnknownComponent, ...]:
+    _, slots = _LAYOUTS[frame.header.message_type]
     expected = {slot.component_type for slot in slots} | {ComponentType.ADDRESS_TABLE}
     return tuple(
         UnknownComponent(component_type, datagram[offset:end])

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire.strategies import messages
+from tests.support.survival import survive
 from tests.unit.wire.vectors import VECTORS, Vector
-from wccpd.wire.errors import WireError, WireReason
+from wccpd.wire.errors import WireError
 from wccpd.wire.framing import read_frame
 from wccpd.wire.messages import Message, decode_message, encode_message, peek_service
-from wccpd.wire.security import check_digest, matching_key_variant, peek_security
+from wccpd.wire.security import check_digest
 
 passwords = st.binary(min_size=1, max_size=8)
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A loaded machine is no fault of the codec."""
 recorded = st.sampled_from([vector.datagram for vector in VECTORS])
-
-
-def attempt(read: Callable[[bytes], object], octets: bytes) -> object:
-    """What was read, or the refusal; any other exception goes through."""
-    try:
-        return read(octets)
-    except WireError as error:
-        return error
-
-
-def survive(octets: bytes) -> None:
-    """Every way in either works or raises `WireError`; what was read can be shown and written again."""
-    assert peek_security(octets) in {True, False}
-    assert check_digest(octets, b"abcdefgh") is (matching_key_variant(octets, b"abcdefgh") == "exact")
-    service, message = attempt(peek_service, octets), attempt(decode_message, octets)
-    for refusal in (service, message):
-        if isinstance(refusal, WireError):
-            assert refusal.reason in WireReason
-            assert 0 <= refusal.offset <= max(len(octets), 8)
-            assert str(refusal)
-    if isinstance(message, Message):
-        assert message.service == service
-        assert str(message)
-        assert repr(message)
-        assert decode_message(encode_message(message)) == message
 
 
 @unhurried

@@ -39,6 +39,8 @@ class FakeGobgpd(grpc.GenericRpcHandler):
         self.policies: dict[str, Any] = {}
         self.assignments: dict[int, Any] = {}
         self.paths: dict[str, Any] = {}
+        self.adj_in: set[tuple[str, str]] = set()
+        """Neighbour and prefix that it announces, whatever the import policy makes of it."""
         self._server: grpc.aio.Server | None = None
         self.forget()
 
@@ -139,9 +141,16 @@ class FakeGobgpd(grpc.GenericRpcHandler):
         for peer in tuple(self.peers.values()):
             yield self.convert.request("ListPeerResponse", peer=peer)
 
-    async def _listdefinedset(self, _: Any) -> AsyncIterator[Any]:
+    async def _listpath(self, request: Any) -> AsyncIterator[Any]:
+        assert request.table_type == self.convert.numbers.table_adj_in
+        (wanted,) = (each.prefix for each in request.prefixes)
+        if (request.name, wanted) in self.adj_in:
+            yield self.convert.request("ListPathResponse", destination={"prefix": wanted, "paths": [{}]})
+
+    async def _listdefinedset(self, request: Any) -> AsyncIterator[Any]:
         for each in tuple(self.sets.values()):
-            yield self.convert.request("ListDefinedSetResponse", defined_set=each)
+            if each.defined_type == request.defined_type:
+                yield self.convert.request("ListDefinedSetResponse", defined_set=each)
 
     async def _listpolicy(self, _: Any) -> AsyncIterator[Any]:
         for each in tuple(self.policies.values()):

@@ -6,7 +6,7 @@ GoBGP 4 no daemon is at hand: its encoding is checked against these bytes and a 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
@@ -150,7 +150,13 @@ def test_a_session_state_of_the_future_is_not_established(convert: Converter) ->
 
 
 def test_a_peer_is_asked_for_as_the_transit_gateway_wants_it(convert: Converter) -> None:
-    spec = PeerSpec(IPv4Address(NEIGHBOUR), 64512, IPv4Address("169.254.6.1"), "tun-a", ipv6_unicast=True)
+    spec = PeerSpec(
+        IPv4Address(NEIGHBOUR),
+        64512,
+        IPv4Address("169.254.6.1"),
+        "tun-a",
+        local_ipv6=IPv6Address("fd00:6::1"),
+    )
     peer = convert.add_peer_request(spec).peer
     assert (peer.ebgp_multihop.enabled, peer.ebgp_multihop.multihop_ttl) == (True, 2)
     timers = peer.timers.config

@@ -67,9 +67,9 @@ def test_commented_example_names_every_key_with_its_default() -> None:
     written = (EXAMPLES / "commented.yaml").read_text()
 
     def without_default(section: dict[str, object]) -> list[str]:
-        plain_words = {True: "true", False: "false"}
+        words = {True: "true", False: "false"}
         lines = [
-            f"{key}: {plain_words[value] if isinstance(value, bool) else value}"
+            f"{key}:" if value is None else f"{key}: {words[value] if isinstance(value, bool) else value}"
             for key, value in section.items()
             if not isinstance(value, list)
         ]

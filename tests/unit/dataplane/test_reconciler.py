@@ -89,6 +89,22 @@ async def test_a_cache_that_dies_is_taken_out_although_another_one_is_refused() 
     await bench.reconciler.close()
 
 
+async def test_a_second_round_for_a_refused_path_goes_by_the_newest_view() -> None:
+    bench = Bench()
+    bench.kernel.refused_devices = {"wccp-0a640115"}
+    wish = bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+
+    def meanwhile(done: Round) -> None:
+        bench.rounds.append(done)
+        bench.view = view(group(WEB_CACHE, FIRST, THIRD))
+
+    bench.reconciler = Reconciler(POLICY, lambda: bench.plane, lambda: bench.view, meanwhile)
+    await wish
+    assert len(bench.rounds) == 2
+    assert bench.shares() == {THIRD: 256}
+    await bench.reconciler.close()
+
+
 async def test_a_cache_that_comes_is_not_given_the_slot_of_one_that_has_just_left() -> None:
     bench = Bench()
     await bench.wish(view(group(WEB_CACHE, FIRST)))
@@ -166,6 +182,23 @@ class BrokenPlane(FakeDataPlane):
         if self.error is not None:
             raise self.error
         return super().observe()
+
+
+async def test_a_run_that_reached_no_round_leaves_closed_what_an_earlier_one_had_closed() -> None:
+    policy = Policy(ROUTER_ID, (ServicePolicy(WEB_CACHE.key, Mode.CLOSED),))
+    earlier = Bench(policy=policy)
+    await earlier.wish(view(group(WEB_CACHE, FIRST)))
+    await earlier.reconciler.leave()
+    plane = BrokenPlane(KernelError("network state", "read", 105))
+    plane.kernel = earlier.kernel
+    bench = Bench(plane, policy)
+    await bench.wish(bench.view)
+    plane.error = None
+    await bench.reconciler.leave()
+    assert bench.kernel.plan is not None
+    assert [service.mode for service in bench.kernel.plan.services] == [Mode.CLOSED]
+    await bench.reconciler.close()
+    await earlier.reconciler.close()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from bgp.events import IPNetwork, NextHop, RouteSet
-from wccpd.dataplane.routes import Observed, Plan, RouteKey, Settings, plan_changes
+from wccpd.dataplane.route_plan import Observed, Plan, Settings, plan_changes
 from wccpd.dataplane.rtnetlink import Hop, HopGroup, Link
 
 SETTINGS = Settings(protocol=118, hop_id_base=1000)
@@ -21,7 +22,11 @@ PREFIXES = [IPv4Network(f"10.{number}.0.0/16") for number in range(10)]
 
 
 def wanted(*hops: NextHop, prefixes: list[IPNetwork] | None = None) -> RouteSet:
-    return RouteSet({prefix: frozenset(hops) for prefix in prefixes or PREFIXES})
+    return RouteSet.of({prefix: frozenset(hops) for prefix in prefixes or PREFIXES})
+
+
+def by_group(routes: dict[IPNetwork, int]) -> dict[int, frozenset[IPNetwork]]:
+    return {group: frozenset(each for each in routes if routes[each] == group) for group in routes.values()}
 
 
 def observed(groups: dict[int, set[int]], routes: dict[IPNetwork, int]) -> Observed:
@@ -29,7 +34,7 @@ def observed(groups: dict[int, set[int]], routes: dict[IPNetwork, int]) -> Obser
         LINKS,
         {HOP_A.id: HOP_A, HOP_B.id: HOP_B},
         {each: HopGroup(each, 118, frozenset(members)) for each, members in groups.items()},
-        {RouteKey(prefix, 0): group for prefix, group in routes.items()},
+        by_group(routes),
     )
 
 
@@ -78,7 +83,7 @@ def test_the_few_move_to_the_group_of_the_many() -> None:
 
 def test_routes_that_want_another_set_leave_before_their_group_changes() -> None:
     there = observed({1002: {1000, 1001}}, dict.fromkeys(PREFIXES, 1002))
-    target = RouteSet({**wanted(TUN_B).routes, PREFIXES[0]: frozenset({TUN_A})})
+    target = RouteSet.of({**wanted(TUN_B).routes, PREFIXES[0]: frozenset({TUN_A})})
     assert words(plan(target, there)) == [
         "add next hop group 1003",
         "replace route 10.0.0.0/16",
@@ -120,7 +125,7 @@ def test_a_next_hop_that_the_kernel_refused_is_done_without() -> None:
 
 
 def test_a_route_of_ours_with_another_metric_is_replaced_add_before_delete() -> None:
-    there = observed({1002: {1000}}, {PREFIXES[0]: 1002})
+    there = replace(observed({1002: {1000}}, {}), misplaced=frozenset({(PREFIXES[0], 0)}))
     found = plan_changes(
         wanted(TUN_A, prefixes=PREFIXES[:1]), there, Settings(118, metric=50, hop_id_base=1000)
     )
@@ -147,6 +152,6 @@ def test_what_is_observed_reads_back_as_a_route_set() -> None:
         LINKS,
         {1000: HOP_A, 1001: via},
         {1002: HopGroup(1002, 118, frozenset({1000, 1001})), 1003: HopGroup(1003, 118, frozenset())},
-        {RouteKey(PREFIXES[0], 0): 1002, RouteKey(PREFIXES[1], 0): 0, RouteKey(PREFIXES[2], 0): 1003},
+        {1002: frozenset({PREFIXES[0]}), 1003: frozenset({PREFIXES[2]})},
     )
     assert there.route_set().routes == {PREFIXES[0]: {TUN_A, NextHop("tun-b", gateway)}}

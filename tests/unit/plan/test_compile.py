@@ -23,6 +23,7 @@ from wccpd.plan.redirect import (
     MaskSet,
     Mode,
     PacketMatch,
+    Path,
     RedirectPlan,
 )
 from wccpd.protocol.view import RouterView
@@ -322,6 +323,20 @@ def test_segments_are_clamped_to_the_device_of_the_cache_both_ways() -> None:
         " maxseg size set rt mtu",
         " maxseg size set ct mark & 0xff map @mss",
     ]
+
+
+def test_gre_that_a_spoke_forges_is_dropped_where_gre_is_taken_back_at_all() -> None:
+    forgery = "ip protocol gre ip saddr @caches fib saddr . iif oif missing counter drop"
+    plan = planned(view(group(WEB_CACHE, FIRST)))
+    assert rules(table(plan), "classify")[0] == forgery
+    by_l2 = Path(FIRST, ForwardingMethod.L2)
+    l2 = with_service(
+        replace(plan, slots={by_l2: 1}, returns={FIRST: frozenset({PacketReturnMethod.L2})}),
+        paths={FIRST: by_l2},
+    )
+    assert forgery not in rules(table(l2), "classify")
+    either = replace(l2, returns={FIRST: frozenset({PacketReturnMethod.GRE})})
+    assert rules(table(either), "classify")[0] == forgery
 
 
 def test_never_redirected_networks_are_merged_as_the_kernel_lists_them() -> None:

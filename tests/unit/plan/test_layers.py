@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from wccpd.plan.layers import acl_box, layered, matches_overlap
+from wccpd.plan.layers import Box, acl_box, layered, layered_boxes, matches_overlap
 from wccpd.plan.redirect import AclLine, Action, PacketMatch
 
 
@@ -54,6 +54,30 @@ def test_first_match_in_layers_is_first_match_in_the_list() -> None:
             assert all(len(hits) <= 1 for hits in layered_hits), f"seed {seed}"
             first = next((hits[0] for hits in layered_hits if hits), None)
             assert first is hit, f"seed {seed}"
+
+
+def test_layers_of_boxes_are_those_of_comparing_all_pairs() -> None:
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    for _ in range(200):
+        lines = [random_line(chance) for _ in range(chance.randrange(1, 40))]
+        assert layered_boxes(lines, acl_box) == layered(lines, overlap), f"seed {seed}"
+
+
+def test_a_long_list_is_not_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    overlaps = Box.overlaps
+
+    def count(one: Box, other: Box) -> bool:
+        nonlocal compared
+        compared += 1
+        return overlaps(one, other)
+
+    monkeypatch.setattr(Box, "overlaps", count)
+    hosts = [deny(f"10.{number // 250}.{number % 250}.1/32") for number in range(2000)]
+    networks = [deny(f"11.{number // 250}.{number % 250}.0/24") for number in range(2000)]
+    layered_boxes([*hosts, *networks, AclLine(Action.PERMIT)], acl_box)
+    assert compared < 4001
 
 
 def random_line(chance: random.Random, *, host: bool = False) -> AclLine:

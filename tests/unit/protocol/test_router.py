@@ -448,3 +448,17 @@ def test_a_cache_that_owned_everything_leaves_nobody_behind_though_another_is_us
     stage.live(30, second)
     assert stage.group.bucket_owners == (None,) * 256
     assert stage.group.assigned_by is AssignedBy.NOBODY
+
+
+def test_a_farm_in_which_caches_come_and_go_all_the_time_is_assigned_to_all_the_same() -> None:
+    stage = Stage()
+    first = stage.cache(FIRST)
+    stage.hello(first)
+    stage.live(10, first)
+    restless = stage.cache(SECOND)
+    for _ in range(3):
+        stage.hello(restless, restless)
+        stage.live(10, first)
+        stage.send(restless, restless.here_i_am(shutdown=True))
+    assert stage.group.assigned_by is AssignedBy.ROUTER
+    assert FIRST in stage.group.bucket_owners

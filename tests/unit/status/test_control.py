@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +21,7 @@ from typer.testing import CliRunner, Result
 from wccpd import __version__, ctl
 from wccpd.exit_codes import ExitCode
 from wccpd.status import client, text
-from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.control import ControlServer, ControlSocketError, VerbError
 from wccpd.status.document import from_document
 from wccpd.status.view import Status
 
@@ -213,3 +215,58 @@ async def test_wccpctl_refuses_the_status_of_another_version_with_3(path: Path, 
 
 async def wccpctl(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, ctl.app, list(arguments))
+
+
+async def carried_out(_: object) -> dict[str, object]:
+    return {"drained": True, "confirmed": True}
+
+
+async def impossible(_: object) -> dict[str, object]:
+    raise VerbError("there is no bgp section")
+
+
+async def test_a_verb_is_carried_out_and_answered(path: Path, healthy: Status) -> None:
+    async with ControlServer(lambda: soon(healthy), path, {"router/drain": carried_out}):
+        answer = await asyncio.to_thread(client.command, path, "/v1/router/drain")
+        assert answer == {"drained": True, "confirmed": True}
+        with pytest.raises(client.UnreachableError, match="404"):
+            await asyncio.to_thread(client.command, path, "/v1/router/explode")
+        with pytest.raises(client.UnreachableError, match="405"):
+            await ask(path, "/v1/router/drain")
+
+
+async def test_a_verb_that_cannot_be_carried_out_says_why(path: Path, healthy: Status) -> None:
+    async with ControlServer(lambda: soon(healthy), path, {"router/drain": impossible}):
+        with pytest.raises(client.RefusedError, match="there is no bgp section"):
+            await asyncio.to_thread(client.command, path, "/v1/router/drain")
+        result = await asyncio.to_thread(
+            CliRunner().invoke, ctl.app, ["--socket", str(path), "drain", "router"]
+        )
+        assert result.exit_code == ExitCode.FAILURE
+        assert "there is no bgp section" in result.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+async def test_whoever_may_read_may_not_therefore_command(path: Path, healthy: Status) -> None:
+    path.parent.mkdir()
+    for folder in (path.parent, *path.parents):
+        if folder.owner() == "root" and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    ask_as_nobody = (
+        "import os, sys, http.client, socket\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "c = http.client.HTTPConnection('localhost')\n"
+        "c.sock = socket.socket(socket.AF_UNIX); c.sock.connect(sys.argv[1])\n"
+        "for method, where in (('GET', '/v1/version'), ('POST', '/v1/router/drain')):\n"
+        "    c.request(method, where); r = c.getresponse(); r.read(); print(r.status)\n"
+    )
+    async with ControlServer(lambda: soon(healthy), path, {"router/drain": carried_out}):
+        path.chmod(0o666)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", ask_as_nobody, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == ["200", "403"], done.stderr
