@@ -324,7 +324,7 @@ inline_always int take_back(struct __sk_buff *context, const struct plan *plan, 
 	__u32 octets = 4;
 
 	if (packet->protocol != IPPROTO_GRE || packet->destination != bpf_ntohl(plan->router_id) ||
-	    !(from & HOST_RETURNS_GRE))
+	    !(from & HOST_RETURNS_GRE) || !comes_straight(context, packet->source, packet->destination))
 		return 0;
 	/* The kernel would need a GRE device to put fragments together; a key or sequence number is none of WCCP. */
 	if (packet->fragment || bpf_skb_load_bytes(context, begin, &gre, sizeof(gre)) || gre.flags_and_version)
