@@ -12,7 +12,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: setup
-setup: .venv/.complete ## install what tests and demo need: Debian packages, .venv
+setup: .venv/.complete wccpd/dataplane/ebpf/redirect.bpf.o ## install what tests and demo need: Debian packages, .venv
 
 .PHONY: packages
 packages:
@@ -23,6 +23,10 @@ packages:
 	test -x $(PYTHON) || python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+wccpd/dataplane/ebpf/redirect.bpf.o: .venv/.complete $(wildcard wccpd/dataplane/ebpf/program/*)
+	$(PYTHON) -c 'import setup; setup.compile_program()'
 	touch $@
 
 .PHONY: lint

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import bgp, elements, engine, routes, wire
-from bench.packets import forwarding, netlink, static
+from bench.packets import ebpf, forwarding, netlink, static
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,9 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "elements": elements.cases,
     "routes": routes.cases,
     "bgp": bgp.cases,
-    "packets": lambda: forwarding.cases([*netlink.scenarios(), *static.scenarios()], netlink.COMPARISONS),
+    "packets": lambda: forwarding.cases(
+        [*ebpf.scenarios(), *netlink.scenarios(), *static.scenarios()], netlink.COMPARISONS
+    ),
 }
 """All that goes through a router is one part: its ratios are to plain forwarding in the same run."""
 

@@ -70,6 +70,14 @@ class AssignmentMethod(StrEnum):
     MASK = "mask"
 
 
+class DataPlaneKind(StrEnum):
+    """How packets are redirected."""
+
+    AUTO = "auto"
+    NETLINK = "netlink"
+    EBPF = "ebpf"
+
+
 class HashField(StrEnum):
     """A field of a packet that a hash is made of."""
 
@@ -361,6 +369,11 @@ class Redirect(Section):
             "Ingress interfaces whose traffic is redirected, besides all tunnels. Each is one full name "
             "of letters, digits, '.', '_' and '-', a letter first."
         ),
+    )
+    dataplane: DataPlaneKind = Field(
+        default=DataPlaneKind.NETLINK,
+        description="`netlink`: policy routing and nftables; `ebpf`: programs at the devices, several times faster; "
+        "`auto`: ebpf where it loads. They hash differently: all routers of a group must use the same.",
     )
     exclude_interfaces: tuple[InterfaceName, ...] = Field(
         default=(),

@@ -41,7 +41,9 @@ class Scenario:
     plane: str = ""
     goal: str = ""
     is_met: Callable[[float], bool] | None = None
-    """Of the ratio to plain forwarding."""
+    """Of the ratio."""
+    beside: str = PLAIN
+    """The scenario that it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,9 @@ def cases(scenarios: Iterable[Scenario], comparisons: Iterable[Comparison] = ())
             measured = _measure(wanted)
         except (CompileError, KernelError) as error:
             measured = _failed(wanted, str(error))
-    plain = measured[PLAIN]
     for octets in FRAME_OCTETS:
         for scenario in wanted:
-            yield _case(scenario, octets, measured[scenario.name], plain)
+            yield _case(scenario, octets, measured[scenario.name], measured[scenario.beside])
         for each in comparisons:
             yield _comparison(each, octets, measured[each.of], measured[each.to])
 
@@ -144,20 +145,20 @@ def _take(samples: _Samples, scenario: Scenario, router: Router, packets: int) -
         samples.fault = str(error)
 
 
-def _case(scenario: Scenario, octets: int, own: _Samples, plain: _Samples) -> Case:
+def _case(scenario: Scenario, octets: int, own: _Samples, other: _Samples) -> Case:
     name = f"{scenario.name}_{octets}"
-    fault = own.fault or (plain.fault and f"{PLAIN}: {plain.fault}")
+    fault = own.fault or (other.fault and f"{scenario.beside}: {other.fault}")
     if fault:
         return Case(name, "kpps", None, scenario.goal, plane=scenario.plane, reason=fault)
     nanoseconds = own.nanoseconds[octets]
-    ratio = median(base / each for each, base in zip(nanoseconds, plain.nanoseconds[octets], strict=True))
+    ratio = median(base / each for each, base in zip(nanoseconds, other.nanoseconds[octets], strict=True))
     return Case(
         name=name,
         unit="kpps",
         value=1e6 / median(nanoseconds),
         goal=scenario.goal,
         met=scenario.is_met(ratio) if scenario.is_met is not None else None,
-        ratio_to=f"{PLAIN}_{octets}",
+        ratio_to=f"{scenario.beside}_{octets}",
         ratio=ratio,
         plane=scenario.plane,
         figures={"ns_least": min(nanoseconds), "ns_median": median(nanoseconds), "rounds": len(nanoseconds)},

@@ -27,6 +27,8 @@ from wccpd.dataplane.bpf.hooks import Direction, XdpMode, attach_tc, attach_xdp
 from wccpd.dataplane.bpf.objects import BpfObject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wccpd.dataplane.bpf.libbpf import LibBpf
     from wccpd.dataplane.bpf.programs import BpfProgram
 
@@ -83,6 +85,10 @@ class Router:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def on_exit(self, work: Callable[[], None]) -> None:
+        """Do something before the namespace goes."""
+        self._stack.callback(work)
 
     def drop_at_ingress(self) -> None:
         """Count and drop right where packets enter: what the harness itself costs."""

@@ -3,6 +3,7 @@
 fake-xor, fake-jhash    in memory
 netlink-l2              this machine's kernel, caches reached by L2
 netlink-gre             a kernel with GRE devices, here or in the VM
+ebpf-l2, ebpf-gre       this machine's kernel: the program needs no GRE devices
 
 In the VM a test costs 5 to 25 s. So where the kernel here has no GRE devices, only those tests go there in which
 GRE matters, `selection.IN_THE_VM`; the others, which show what nftables and routing do, are deselected with
@@ -24,6 +25,7 @@ from tests.contract.kernel_stage import KernelStage, Network
 from tests.contract.selection import ALL, COLLECTED, EVERYTHING, goes_to_the_vm, name_of
 from tests.contract.stage import Stage
 from tests.support.namespaces import Namespace
+from wccpd.dataplane.ebpf.plane import EbpfDataPlane
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.plan.policy import KernelSettings
 from wccpd.wire.enums import ForwardingMethod
@@ -33,7 +35,10 @@ FAKES = [pytest.param(("fake", function), id=f"fake-{function}") for function in
 KERNELS = [
     pytest.param(("netlink", ForwardingMethod.L2), id="netlink-l2", marks=pytest.mark.netns),
     pytest.param(("netlink", ForwardingMethod.GRE), id="netlink-gre", marks=pytest.mark.gre),
+    pytest.param(("ebpf", ForwardingMethod.L2), id="ebpf-l2", marks=pytest.mark.netns),
+    pytest.param(("ebpf", ForwardingMethod.GRE), id="ebpf-gre", marks=pytest.mark.netns),
 ]
+PLANES = {"netlink": LinuxDataPlane, "ebpf": EbpfDataPlane}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,26 +77,26 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     if kind == "fake":
         yield FakeStage(variant)
     else:
-        yield from kernel_stage(request.getfixturevalue("network"), variant)
+        yield from kernel_stage(request.getfixturevalue("network"), kind, variant)
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelStage]:
     """Every plane that is in a real kernel."""
-    _, variant = request.param
-    yield from kernel_stage(network, variant)
+    kind, variant = request.param
+    yield from kernel_stage(network, kind, variant)
 
 
-@pytest.fixture(params=KERNELS[1:])
+@pytest.fixture(params=KERNELS[1::2])
 def tunnelled(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelStage]:
     """The plane in a real kernel with caches that are reached by GRE."""
-    _, variant = request.param
-    yield from kernel_stage(network, variant)
+    kind, variant = request.param
+    yield from kernel_stage(network, kind, variant)
 
 
-def kernel_stage(network: Network, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
+def kernel_stage(network: Network, kind: str, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
     """A stage that must be left as it was found."""
-    stage = KernelStage(network, lambda: LinuxDataPlane(SETTINGS), forwarding)
+    stage = KernelStage(network, lambda: PLANES[kind](SETTINGS), forwarding)
     try:
         yield stage
         faults = stage.remove().faults

@@ -242,6 +242,11 @@ class KernelStage:
                 yield f"ip route del {route}"
         for link in sorted(set(now["links"]) - set(self.before["links"])):
             yield f"ip link del {link.split()[0].partition('@')[0]}"
+        for line in sorted(set(now["programs"]) - set(self.before["programs"])):
+            device, _, qdisc = line.partition(":")
+            if qdisc.startswith("qdisc clsact"):
+                yield f"tc filter del dev {device} ingress"
+                yield f"tc qdisc del dev {device} clsact"
         theirs = {line for line in self.before["nft"] if line.startswith("table ")}
         for line in sorted({line for line in now["nft"] if line.startswith("table ")} - theirs):
             table = line.removesuffix(" {")
@@ -256,7 +261,7 @@ class KernelStage:
 
 def frame_of(packet: Packet, ip: bytes) -> tuple[str, bytes]:
     """The frame in which a packet's sender puts these octets, and the device by which it comes in."""
-    return packet.device, ethernet(_sender_mac(packet), ROUTER_MAC[packet.device], ip)
+    return packet.device, ethernet(sender_mac(packet), ROUTER_MAC[packet.device], ip)
 
 
 def fate_on_the_wires(packet: Packet, sent: Seen, seen: Sequence[tuple[str, Seen]]) -> Fate:
@@ -308,7 +313,7 @@ def _assert_carried_whole(sent: Seen, seen: Seen) -> None:
     assert seen.body == sent.body
 
 
-def _sender_mac(packet: Packet) -> bytes:
+def sender_mac(packet: Packet) -> bytes:
     if packet.sender is not None:
         return CACHE_MAC[packet.sender]
     return CACHE_MAC.get(packet.source, PEER_MAC[FARM]) if packet.device == FARM else PEER_MAC[packet.device]
@@ -325,6 +330,7 @@ _LISTINGS = {
     "rules": "ip rule list",
     "routes": "ip -4 route list table all",
     "links": "ip -brief link",
+    "programs": "for d in spokes farm out; do tc qdisc list dev $d | sed s/^/$d:/; tc filter list dev $d ingress; done",
 }
 
 

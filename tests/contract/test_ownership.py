@@ -9,6 +9,9 @@ import pytest
 from tests.contract.kernel_stage import KernelStage
 from tests.contract.stage import PASSED, Place, Stage, everything_to, fresh
 from tests.support.plans import CACHES, FIRST, SECOND, SERVER, deny, network, permit, plan, service
+from wccpd.dataplane.ebpf.kernel import PRIORITY
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.port import Wish
 from wccpd.errors import KernelError
 from wccpd.plan.redirect import RedirectPlan
 
@@ -84,6 +87,8 @@ def test_what_is_not_ours_survives_beside_it_and_after_it(neighbours: KernelStag
 
 def test_marks_of_others_on_packets_and_connections_survive(neighbours: KernelStage) -> None:
     stage = neighbours
+    if not isinstance(stage.plane, LinuxDataPlane):
+        pytest.skip("what the eBPF plane redirects never meets netfilter, and it sets no marks")
     stage.bring_to(plan(everything_to(stage, "70", FIRST)))
     flow = fresh()
     assert [stage.send(flow).cache for _ in range(3)] == [FIRST] * 3
@@ -96,6 +101,8 @@ def test_marks_of_others_on_packets_and_connections_survive(neighbours: KernelSt
 
 def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(kernel: KernelStage) -> None:
     router = kernel.network.router
+    if not isinstance(kernel.plane, LinuxDataPlane):
+        pytest.skip("only the netlink plane has a table")
     router.run("nft", "add table ip wccpd; add chain ip wccpd theirs")
     try:
         with pytest.raises(KernelError, match="nft table wccpd"):
@@ -103,3 +110,20 @@ def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(kernel: 
         assert "theirs" in router.run("nft", "list", "table", "ip", "wccpd")
     finally:
         router.run("nft", "delete table ip wccpd")
+
+
+def test_a_filter_of_somebody_elses_in_our_place_is_refused_and_left_alone(kernel: KernelStage) -> None:
+    if isinstance(kernel.plane, LinuxDataPlane):
+        pytest.skip("only the eBPF plane has programs")
+    router = kernel.network.router
+    router.run("tc", "qdisc", "add", "dev", "spokes", "clsact")
+    bytecode = "1,6 0 0 4294967295"
+    place = ("dev", "spokes", "ingress", "protocol", "all", "prio", str(PRIORITY), "handle", "0x1", "bpf")
+    router.run("tc", "filter", "add", *place, "da", "bytecode", bytecode)
+    try:
+        applied = kernel.network.router.call(lambda: kernel.plane.bring_to(Wish(rich(kernel))))
+        assert "somebody else's" in str(applied.faults[0])
+        kernel.remove()
+        assert "bytecode" in router.run("tc", "filter", "list", "dev", "spokes", "ingress")
+    finally:
+        router.run("tc", "qdisc", "del", "dev", "spokes", "clsact")

@@ -78,7 +78,9 @@ def test_wccpd_is_restarted_unless_its_configuration_is_broken() -> None:
 
 def test_wccpd_may_do_what_it_must_and_no_more() -> None:
     settings = settings_of("wccpd.service")
-    assert settings["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"]
+    assert settings["CapabilityBoundingSet"] == [
+        "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_BPF CAP_PERFMON"
+    ]
     assert "AF_NETLINK" in settings["RestrictAddressFamilies"][0].split()
     assert settings["ProtectKernelTunables"] == ["no"]
     assert "PrivateNetwork" not in settings

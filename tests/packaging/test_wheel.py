@@ -18,10 +18,11 @@ PACKAGES = {"wccpd", "bgp", "gre", "config"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     """A wheel built from a copy of the sources, so that nothing is left in the checkout."""
     source = tmp_path_factory.mktemp("source")
-    unwanted = shutil.ignore_patterns("__pycache__")
+    unwanted = shutil.ignore_patterns("__pycache__", "*.bpf.o")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=unwanted)
-    shutil.copy(ROOT / "pyproject.toml", source)
+    for name in ("pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, source)
     readme = ROOT / "README.md"
     (source / "README.md").write_text(readme.read_text() if readme.exists() else "wccpd\n")
     build = (
@@ -65,3 +66,8 @@ def test_both_commands_are_installed_and_an_upload_is_refused(wheel: zipfile.Pat
     assert "wccpd = wccpd.cli:main" in scripts
     assert "wccpctl = wccpd.ctl:main" in scripts
     assert "Classifier: Private :: Do Not Upload" in (info / "METADATA").read_text()
+
+
+def test_the_ebpf_program_is_compiled_into_the_wheel(wheel: zipfile.Path) -> None:
+    made = wheel / "wccpd" / "dataplane" / "ebpf" / "redirect.bpf.o"
+    assert made.read_bytes().startswith(b"\x7fELF")

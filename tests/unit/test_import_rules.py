@@ -58,7 +58,15 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             "ctypes",
             {
                 f"wccpd/dataplane/{module}.py"
-                for module in ("bpf/hooks", "bpf/libbpf", "bpf/maps", "bpf/objects", "bpf/programs", "watch")
+                for module in (
+                    "bpf/filesystem",
+                    "bpf/hooks",
+                    "bpf/libbpf",
+                    "bpf/maps",
+                    "bpf/objects",
+                    "bpf/programs",
+                    "watch",
+                )
             },
         ),
         ("scapy", set()),

@@ -26,7 +26,8 @@ from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker, report
-from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
+from wccpd.dataplane.choose import PlaneChoice, PlaneKind
+from wccpd.dataplane.linux import adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
@@ -88,7 +89,8 @@ def cleanup(config: Config) -> int:
 async def _cleanup(config: Config) -> int:
     policy, settings = assemble.policy(config), assemble.kernel_settings(config)
     nobody = Router(assemble.engine_settings(config, first_number=1))
-    reconciler = Reconciler(policy, lambda: LinuxDataPlane(settings), nobody.view, lambda _: None)
+    choice = PlaneChoice(PlaneKind(config.redirect.dataplane.value), settings, policy)
+    reconciler = Reconciler(policy, choice, nobody.view, lambda _: None)
     bgp = BgpSide(config)
     await reconciler.remove_all()
     await bgp.remove_routes()
@@ -123,10 +125,11 @@ class _Daemon:
         self._bgp = BgpSide(config, self._on_host_change)
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
-        settings = assemble.kernel_settings(config)
+        kind = PlaneKind(config.redirect.dataplane.value)
+        self._choice = PlaneChoice(kind, assemble.kernel_settings(config), self._policy)
         self._reconciler = Reconciler(
             self._policy,
-            lambda: LinuxDataPlane(settings),
+            self._choice,
             self._read_view,
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
@@ -346,10 +349,10 @@ class _Daemon:
             id=str(self._config.router.id),
             software_version=__version__,
             uptime_seconds=round(now - self._started, 1),
-            dataplane="netlink",
+            dataplane=self._choice.name,
             dataplane_state=Health.DEGRADED if fault else Health.UP,
-            dataplane_reason=fault,
-            hash_function="jhash",
+            dataplane_reason=fault or (f"not ebpf: {self._choice.reason}" if self._choice.reason else ""),
+            hash_function=self._choice.hash_function,
             config_file=str(self._config_file),
         )
 

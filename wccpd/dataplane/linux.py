@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path as FilePath
@@ -91,7 +91,7 @@ class LinuxDataPlane:
             counters=self._counters(observed),
             forwards=forwards,
             hindrances=(
-                *map(_strict_words, filter(_is_strict, sorted(self._segments))),
+                *map(_strict_words, filter(is_strict, sorted(self._segments))),
                 *(_no_ingress(device) for device in self._ingress if not (IPV4_CONF / device).exists()),
             ),
             leased=observed.nft is not None and bool(observed.nft.maps.get(names.LEASE)),
@@ -161,6 +161,23 @@ class LinuxDataPlane:
         failures = self._apply(operations)
         self._compiled = None
         return Applied(changes=operations.words(), faults=tuple(failure.error for failure in failures))
+
+    def withdraw(self, tunnels: tuple[GreDevice, ...]) -> None:
+        """Take away the redirect, but none of these tunnels: another plane takes over.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        operations = diff(DesiredState(), self._observe())
+        kept = {tunnel.name for tunnel in tunnels}
+        failures = self._apply(
+            replace(
+                operations,
+                remove_devices=tuple(each for each in operations.remove_devices if each.name not in kept),
+            )
+        )
+        for failure in failures:
+            raise failure.error
 
     def close(self) -> None:
         """Close the netlink sockets."""
@@ -454,7 +471,7 @@ def adjacent_networks() -> tuple[IPv4Network, ...]:
         )
 
 
-def _is_strict(device: str) -> bool:
+def is_strict(device: str) -> bool:
     """Whether reverse-path filtering drops what a cache returns by L2, under addresses that are elsewhere.
 
     The kernel takes the greater of the device's and all's setting: 0 off, 1 strict, 2 loose (ip-sysctl).

@@ -84,6 +84,8 @@ class Counters:
     exempt: Mapping[Exemption, Count] = field(default_factory=dict)
     returned: Mapping[IPv4Address, Count] = field(default_factory=dict)
     """By cache: packets that it gave back, by GRE or L2, over all services."""
+    dropped: Mapping[str, Count] = field(default_factory=dict)
+    """By reason: what the plane itself had to drop, beside what services say."""
 
     def total(self, service: str, verdict: Verdict, reason: Reason | None = None) -> Count:
         """The sum over caches, and over reasons if none is asked for."""

@@ -629,6 +629,7 @@ def test_redacted_settings_are_plain_values_that_load_again() -> None:
         "lease_seconds": 30,
         "clamp_mss": True,
         "clear_df": False,
+        "dataplane": "netlink",
     }
     assert settings.bgp is not None
     assert settings.bgp.advertise == (IPv4Network("0.0.0.0/0"),)
