@@ -41,8 +41,21 @@ KERNELS = [
 PLANES = {"netlink": LinuxDataPlane, "ebpf": EbpfDataPlane}
 
 
+EBPF_DOES_NOT_YET = {
+    "test_the_segments_of_a_redirected_connection_fit_both_ways": "it clamps no SYN-ACK that comes by the way out",
+    "test_a_packet_that_is_too_big_is_fragmented_where_df_is_cleared": "a program cannot fragment",
+    "test_the_cache_is_told_what_fits_of_what_it_sent_to_the_client": "the router's own ICMP meets no program",
+    "test_all_fragments_of_a_packet_go_to_the_cache_of_its_ports": "it counts each fragment, not the packet",
+}
+"""What of the contract the eBPF plane breaks, and why; strict, so that a mended one is noticed."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what is not worth its time in the VM; see the module."""
+    """Say what a plane is known to break, and deselect what is not worth its time in the VM; see the module."""
+    for item in items:
+        reason = EBPF_DOES_NOT_YET.get(getattr(item, "originalname", ""))
+        if reason is not None and _is_ours(item) and "[ebpf-" in item.nodeid:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     config.stash[COLLECTED] = frozenset(name_of(item.nodeid) for item in items if _is_ours(item))
     if os.environ.get(EVERYTHING) == ALL or os.environ.get(IN_VM) or kernel_has_gre():
         return
