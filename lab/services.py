@@ -195,6 +195,8 @@ services:
   - service: 70
     password_file: {password_file}
     group_list: [10.100.1.0/24]
+redirect:
+  lease_seconds: 300  # in the VM a daemon takes over half a minute to start
 control:
   socket: {directory}/control.sock
 state_directory: {directory}/state
