@@ -153,5 +153,5 @@ def test_a_scenario_that_loses_packets_has_no_figure_and_spoils_no_other(
 def test_who_may_not_make_namespaces_gets_a_reason_for_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     made = list(cases(scenarios()))
-    assert {case.name for case in made} >= {"packet_forward_64", "netlink_redirect_on_link_32_caches_1400"}
+    assert {case.name for case in made} >= {"packet_forward_64", "netlink_l2_32_caches_1400"}
     assert all(case.value is None and case.met is None and "root" in case.reason for case in made)
