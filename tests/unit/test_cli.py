@@ -113,7 +113,7 @@ def test_python_m_wccpd_is_the_command() -> None:
 
 
 def test_wccpctl_asks_where_the_daemon_listens_by_default() -> None:
-    assert config.Control().socket == ctl.DEFAULT_SOCKET
+    assert config.Control().socket == ctl.application.DEFAULT_SOCKET
 
 
 def test_wccpctl_without_a_daemon_ends_with_3_and_says_why(tmp_path: Path) -> None:

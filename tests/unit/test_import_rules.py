@@ -52,7 +52,13 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             {f"config/{each}.py" for each in ("fields", "loader", "model", "section", "services", "wording")},
         ),
         ("aiohttp", {"wccpd/status/control.py"}),
-        ("typer", {"wccpd/cli.py", "wccpd/ctl.py"}),
+        (
+            "typer",
+            {
+                "wccpd/cli.py",
+                *(f"wccpd/ctl/{each}.py" for each in ("application", "operate", "play", "show")),
+            },
+        ),
         ("rich", {"wccpd/status/text.py"}),
         (
             "ctypes",

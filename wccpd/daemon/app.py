@@ -13,18 +13,17 @@ import contextlib
 import gc
 import signal
 import time
-from functools import partial
-from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 import structlog
 
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
-from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
+from wccpd.daemon.bgp_side import BgpSide, Surroundings
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
+from wccpd.daemon.verbs import Verbs
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
 from wccpd.dataplane.linux import adjacent_networks
@@ -36,12 +35,12 @@ from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status
 from wccpd.status.client import UnreachableError, fetch
-from wccpd.status.control import Answer, ControlServer, ControlSocketError, VerbError
+from wccpd.status.control import ControlServer, ControlSocketError
 from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from config import Config
@@ -149,16 +148,9 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = {
-                    "router/drain": partial(self._set_drained, True),
-                    "router/undrain": partial(self._set_drained, False),
-                    "caches/{cache}/drain": partial(self._drain_cache, True),
-                    "caches/{cache}/undrain": partial(self._drain_cache, False),
-                }
+                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains)
                 await stack.enter_async_context(
-                    ControlServer(
-                        self.status, self._config.control.socket, verbs, {"flows": self._live_flows}
-                    )
+                    ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
                 )
             except (OSError, ControlSocketError) as error:
                 # Nothing has been touched yet.
@@ -306,43 +298,6 @@ class _Daemon:
             drained=self._reconciler.drained,
             uninspected_seconds=self._inspection.seconds(now),
         )
-
-    async def _set_drained(self, drained: bool, _: Mapping[str, str]) -> Answer:
-        try:
-            confirmed = await self._bgp.drain(drained)
-        except NoBgpError as error:
-            raise VerbError(str(error)) from error
-        except OSError as error:
-            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
-        return {"drained": drained, "confirmed": confirmed}
-
-    async def _drain_cache(self, draining: bool, names: Mapping[str, str]) -> Answer:
-        """Give a cache no new flows, or give it some again."""
-        try:
-            cache = IPv4Address(names["cache"])
-        except AddressValueError:
-            raise VerbError(f"{names['cache']!a} is no IPv4 address") from None
-        known = {each.address for group in self._wccp.router.view().groups for each in group.caches}
-        if draining and cache not in known:
-            raise VerbError(f"no cache {cache} has spoken to this router")
-        try:
-            self._drains.change(cache, draining=draining)
-        except OSError as error:
-            raise VerbError(f"cannot keep it in {self._config.state_directory}: {error.strerror}") from error
-        self._reconciler.drained = self._drains.caches
-        await self._reconciler.once()
-        return {"cache": str(cache), "draining": draining}
-
-    async def _live_flows(self, _: Mapping[str, str]) -> Answer:
-        """Flows that are pinned to each cache."""
-        try:
-            by_path = await self._reconciler.live_flows()
-        except KernelError as error:
-            raise VerbError(str(error)) from error
-        flows: dict[str, int] = {}
-        for path, count in by_path.items():
-            flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
-        return {"flows": flows}
 
     def _router_status(self, now: float, fault: str) -> RouterStatus:
         return RouterStatus(

@@ -18,6 +18,7 @@ class Drains:
 
     def __init__(self, directory: Path) -> None:
         """Read what an earlier run kept; lines that are no address are said and left out."""
+        self.directory = directory
         self._path = directory / "draining-caches"
         self.caches: frozenset[IPv4Address] = frozenset(self._read())
 

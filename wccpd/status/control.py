@@ -18,6 +18,7 @@ import os
 import socket
 import stat
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import structlog
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SOCKET_MODE = 0o660
+MAX_BODY_BYTES = 1 << 20
 _BACKLOG = 16
 _CREDENTIALS = struct.Struct("=iii")  # ucred: process, user, group
 _SHUTDOWN_SECONDS = 1.0
@@ -42,8 +44,22 @@ _log = structlog.get_logger(__name__)
 
 Answer: TypeAlias = "Mapping[str, object]"
 """What a verb answers, as plain JSON values."""
-Work: TypeAlias = "Callable[[Mapping[str, str]], Awaitable[Answer]]"
-"""What is behind a path, given the values of its `{names}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants of a path."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Values of the path's `{names}`."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What stands behind the question mark; the last one of several with one name."""
+    body: bytes = b""
+    """At most `MAX_BODY_BYTES`."""
+
+
+Work: TypeAlias = "Callable[[Asked], Awaitable[Answer]]"
+"""What is behind a path."""
 
 
 class VerbError(Exception):
@@ -69,7 +85,7 @@ class ControlServer:
         Args:
             read_status: awaited for the newest status tree, once per request.
             socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
-            verbs: path below `/v1/` -> what to await, given the path's `{names}`; it may raise `VerbError`.
+            verbs: path below `/v1/`, which may hold `{names}`, -> what to await; it may raise `VerbError`.
             reads: the same for GET, for everybody who may open the socket.
         """
         self._path = socket_path
@@ -115,7 +131,7 @@ def _application(
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"software_version": __version__, "status_version": SCHEMA_VERSION})
 
-    application = web.Application(middlewares=[_errors_as_json])
+    application = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     application.router.add_get("/v1/status", status)
     application.router.add_get("/v1/version", version)
     for path, work in verbs.items():
@@ -137,7 +153,8 @@ def _handler(
             reason = "only root and the user that wccpd runs as may do this"
             return web.json_response({"error": reason}, status=403)
         try:
-            return web.json_response(dict(await work(request.match_info)))
+            asked = Asked(dict(request.match_info), dict(request.query), await request.read())
+            return web.json_response(dict(await work(asked)))
         except VerbError as error:
             return web.json_response({"error": str(error)}, status=409)
 

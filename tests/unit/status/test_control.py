@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from wccpd import __version__, ctl
 from wccpd.exit_codes import ExitCode
 from wccpd.status import client, text
-from wccpd.status.control import ControlServer, ControlSocketError, VerbError
+from wccpd.status.control import Asked, ControlServer, ControlSocketError, VerbError
 from wccpd.status.document import from_document
 from wccpd.status.view import Status
 
@@ -233,6 +233,20 @@ async def test_a_verb_is_carried_out_and_answered(path: Path, healthy: Status) -
             await asyncio.to_thread(client.command, path, "/v1/router/explode")
         with pytest.raises(client.UnreachableError, match="405"):
             await ask(path, "/v1/router/drain")
+
+
+async def test_whoever_carries_out_is_told_the_names_in_the_path_and_what_is_asked(
+    path: Path, healthy: Status
+) -> None:
+    heard: list[Asked] = []
+
+    async def listen(asked: Asked) -> dict[str, object]:
+        heard.append(asked)
+        return {}
+
+    async with ControlServer(lambda: soon(healthy), path, {"caches/{cache}/drain": listen}):
+        await asyncio.to_thread(client.command, path, "/v1/caches/192.0.2.7/drain?wait=yes")
+    assert heard == [Asked({"cache": "192.0.2.7"}, {"wait": "yes"}, b"")]
 
 
 async def test_a_verb_that_cannot_be_carried_out_says_why(path: Path, healthy: Status) -> None:

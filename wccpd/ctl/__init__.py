@@ -1,0 +1,17 @@
+"""The `wccpctl` command: asks a running daemon over its control socket and shows the answer.
+
+Knows nothing of the daemon but the control API. Standard output holds the answer alone, fit for a pipe.
+`simulate` needs no daemon of ours: it speaks WCCP to any router.
+
+Each module holds commands of one kind and says on import that they are there.
+"""
+
+from wccpd.ctl import operate, play, show
+from wccpd.ctl.application import app
+
+__all__ = ["app", "main", "operate", "play", "show"]
+
+
+def main() -> None:
+    """Entry point of the `wccpctl` command."""
+    app()

@@ -1,0 +1,84 @@
+"""What the control API offers beside status: verbs that change what the daemon does, and questions about flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import AddressValueError, IPv4Address
+from typing import TYPE_CHECKING
+
+from wccpd.daemon.bgp_side import NoBgpError
+from wccpd.errors import KernelError
+from wccpd.status.control import VerbError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wccpd.daemon.bgp_side import BgpSide
+    from wccpd.daemon.drains import Drains
+    from wccpd.daemon.wccp import WccpSpeaker
+    from wccpd.dataplane.reconciler import Reconciler
+    from wccpd.status.control import Answer, Asked, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """The parts of a daemon that somebody may give orders to."""
+
+    wccp: WccpSpeaker
+    bgp: BgpSide
+    reconciler: Reconciler
+    drains: Drains
+
+    def commands(self) -> Mapping[str, Work]:
+        """What POST carries out, by path below `/v1/`."""
+        return {
+            "router/drain": partial(self._set_drained, True),
+            "router/undrain": partial(self._set_drained, False),
+            "caches/{cache}/drain": partial(self._drain_cache, True),
+            "caches/{cache}/undrain": partial(self._drain_cache, False),
+        }
+
+    def reads(self) -> Mapping[str, Work]:
+        """What GET answers, by path below `/v1/`."""
+        return {"flows": self._live_flows}
+
+    async def _set_drained(self, drained: bool, _: Asked) -> Answer:
+        try:
+            confirmed = await self.bgp.drain(drained)
+        except NoBgpError as error:
+            raise VerbError(str(error)) from error
+        except OSError as error:
+            raise self._not_kept(error) from error
+        return {"drained": drained, "confirmed": confirmed}
+
+    async def _drain_cache(self, draining: bool, asked: Asked) -> Answer:
+        """Give a cache no new flows, or give it some again."""
+        try:
+            cache = IPv4Address(asked.names["cache"])
+        except AddressValueError:
+            raise VerbError(f"{asked.names['cache']!a} is no IPv4 address") from None
+        known = {each.address for group in self.wccp.router.view().groups for each in group.caches}
+        if draining and cache not in known:
+            raise VerbError(f"no cache {cache} has spoken to this router")
+        try:
+            self.drains.change(cache, draining=draining)
+        except OSError as error:
+            raise self._not_kept(error) from error
+        self.reconciler.drained = self.drains.caches
+        await self.reconciler.once()
+        return {"cache": str(cache), "draining": draining}
+
+    def _not_kept(self, error: OSError) -> VerbError:
+        return VerbError(f"cannot keep it in {self.drains.directory}: {error.strerror}")
+
+    async def _live_flows(self, _: Asked) -> Answer:
+        """Flows that are pinned to each cache."""
+        try:
+            by_path = await self.reconciler.live_flows()
+        except KernelError as error:
+            raise VerbError(str(error)) from error
+        flows: dict[str, int] = {}
+        for path, count in by_path.items():
+            flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
+        return {"flows": flows}
