@@ -65,6 +65,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             {
                 f"wccpd/dataplane/{module}.py"
                 for module in (
+                    "bpf/descriptor",
                     "bpf/filesystem",
                     "bpf/hooks",
                     "bpf/libbpf",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 from ctypes import byref, c_uint32, create_string_buffer
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Self
 
+from wccpd.dataplane.bpf.descriptor import BpfDescriptor
 from wccpd.dataplane.bpf.libbpf import BatchOptions, LibBpf, MapInfo, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _BATCH_ENTRIES: Final = 4096
 
@@ -43,29 +41,15 @@ class Write(IntEnum):
     REPLACE = 2
 
 
-class BpfMap:
-    """A map in the kernel.
+class BpfMap(BpfDescriptor[MapInfo]):
+    """A map in the kernel."""
 
-    An object's maps end with the object; one that was opened by its pin is closed by whoever opened it.
-
-    Args:
-        library: The library.
-        fd: A descriptor of the map.
-        owns_fd: Whether `close` closes it.
-
-    Raises:
-        KernelError: It is no map.
-    """
+    kind_name = "map"
+    info_type = MapInfo
 
     def __init__(self, library: LibBpf, fd: int, *, owns_fd: bool) -> None:
-        self._library = library
-        self.fd = fd
-        self._owns_fd = owns_fd
-        info = MapInfo()
-        size = c_uint32(ctypes.sizeof(info))
-        library.call("bpf_obj_get_info_by_fd", fd, byref(info), byref(size), obj="map", verb="inspect")
-        self.name: str = info.name.decode(errors="replace")
-        self.id: int = info.id
+        super().__init__(library, fd, owns_fd=owns_fd)
+        info = self._info
         self.key_octets: int = info.key_octets
         self.value_octets: int = info.value_octets
         self.max_entries: int = info.max_entries
@@ -97,44 +81,6 @@ class BpfMap:
             verb="make",
         )
         return cls._owning(library, fd)
-
-    @classmethod
-    def pinned(cls, library: LibBpf, path: Path) -> Self:
-        """Open a map by its pin.
-
-        Raises:
-            KernelError: Nothing is pinned there (ENOENT), or no map.
-        """
-        fd = library.call("bpf_obj_get", os.fsencode(path), obj=f"pin {path}", verb="open")
-        return cls._owning(library, fd)
-
-    @classmethod
-    def _owning(cls, library: LibBpf, fd: int) -> Self:
-        try:
-            return cls(library, fd, owns_fd=True)
-        except BaseException:
-            os.close(fd)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the descriptor, if it is ours to close."""
-        if self._owns_fd:
-            os.close(self.fd)
-            self._owns_fd = False
-
-    def pin(self, path: Path) -> None:
-        """Pin it below a BPF file system.
-
-        Raises:
-            KernelError: There is something already (EEXIST), or no such file system (EINVAL).
-        """
-        self._library.call("bpf_obj_pin", self.fd, os.fsencode(path), obj=self._obj, verb="pin")
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, None if there is none; of a per-CPU map, the values of all CPUs in a row.
@@ -243,10 +189,6 @@ class BpfMap:
     def _split(self, value: bytes) -> Iterator[bytes]:
         for offset in range(0, len(value), self._slot_octets):
             yield value[offset : offset + self.value_octets]
-
-    @property
-    def _obj(self) -> str:
-        return f"map {self.name}"
 
     def _key(self, key: bytes) -> bytes:
         if len(key) != self.key_octets:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
-from ctypes import byref, c_uint32, create_string_buffer
+from ctypes import byref, create_string_buffer
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
+from wccpd.dataplane.bpf.descriptor import BpfDescriptor
 from wccpd.dataplane.bpf.libbpf import LibBpf, ProgramInfo, TestRunOptions, sized
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LIVE_FRAMES: Final = 1 << 1
 """BPF_F_TEST_XDP_LIVE_FRAMES."""
@@ -39,43 +36,16 @@ class TrialRun:
     """Mean time of a run; the kernel counts whole nanoseconds."""
 
 
-class BpfProgram:
-    """A program in the kernel.
+class BpfProgram(BpfDescriptor[ProgramInfo]):
+    """A program in the kernel."""
 
-    An object's programs end with the object; one that was opened by pin or id is closed by whoever opened it.
-
-    Args:
-        library: The library.
-        fd: A descriptor of the program.
-        owns_fd: Whether `close` closes it.
-
-    Raises:
-        KernelError: It is no program.
-    """
+    kind_name = "program"
+    info_type = ProgramInfo
 
     def __init__(self, library: LibBpf, fd: int, *, owns_fd: bool) -> None:
-        self._library = library
-        self.fd = fd
-        self._owns_fd = owns_fd
-        info = ProgramInfo()
-        size = c_uint32(ctypes.sizeof(info))
-        library.call("bpf_obj_get_info_by_fd", fd, byref(info), byref(size), obj="program", verb="inspect")
-        self.name: str = info.name.decode(errors="replace")
-        """At most 15 octets of the function's name."""
-        self.id: int = info.id
-        self.tag = bytes(info.tag)
+        super().__init__(library, fd, owns_fd=owns_fd)
+        self.tag = bytes(self._info.tag)
         """Digest of the instructions: the same program has the same tag."""
-
-    @classmethod
-    def pinned(cls, library: LibBpf, path: Path) -> Self:
-        """Open a program by its pin.
-
-        Raises:
-            KernelError: Nothing is pinned there (ENOENT), or no program.
-        """
-        return cls._owning(
-            library, library.call("bpf_obj_get", os.fsencode(path), obj=f"pin {path}", verb="open")
-        )
 
     @classmethod
     def by_id(cls, library: LibBpf, program_id: int) -> Self:
@@ -86,34 +56,6 @@ class BpfProgram:
         """
         fd = library.call("bpf_prog_get_fd_by_id", program_id, obj=f"program {program_id}", verb="open")
         return cls._owning(library, fd)
-
-    @classmethod
-    def _owning(cls, library: LibBpf, fd: int) -> Self:
-        try:
-            return cls(library, fd, owns_fd=True)
-        except BaseException:
-            os.close(fd)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the descriptor, if it is ours to close."""
-        if self._owns_fd:
-            os.close(self.fd)
-            self._owns_fd = False
-
-    def pin(self, path: Path) -> None:
-        """Pin it below a BPF file system.
-
-        Raises:
-            KernelError: There is something already (EEXIST), or no such file system (EINVAL).
-        """
-        self._library.call("bpf_obj_pin", self.fd, os.fsencode(path), obj=self._obj, verb="pin")
 
     def run(self, packet: bytes, *, context: bytes = b"", repeat: int = 1) -> TrialRun:
         """Run it on one packet; the packet goes nowhere.
@@ -184,7 +126,3 @@ class BpfProgram:
 
     def _test_run(self, options: TestRunOptions) -> None:
         self._library.call("bpf_prog_test_run_opts", self.fd, byref(options), obj=self._obj, verb="run")
-
-    @property
-    def _obj(self) -> str:
-        return f"program {self.name}"
