@@ -329,6 +329,19 @@ def parse_port_range(value: object) -> tuple[int, int]:
     return first, last
 
 
+def parse_http_path(value: object) -> str:
+    """Read the path of an HTTP request, as it stands in the request's first line (RFC 9112, 3.2.1).
+
+    Raises:
+        FieldError: it does not begin with a slash, or holds what has no place there.
+    """
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise FieldError("must begin with '/'")
+    if not all("!" <= letter <= "~" for letter in value):
+        raise FieldError("must consist of printable ASCII characters without spaces; write others as %XX")
+    return value
+
+
 def parse_zone_name(value: object) -> str:
     """Read the name of a zone.
 
@@ -450,6 +463,7 @@ NftName = Annotated[str, BeforeValidator(parse_nft_name)]
 Asn = Annotated[int, BeforeValidator(parse_asn)]
 TransitGatewayAsn = Annotated[int, BeforeValidator(parse_transit_gateway_asn)]
 IpProtocol = Annotated[int | None, BeforeValidator(parse_protocol)]
+HttpPath = Annotated[str, BeforeValidator(parse_http_path)]
 Port = Annotated[int, BeforeValidator(parse_port)]
 PortRange = Annotated[tuple[int, int], BeforeValidator(parse_port_range)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]

@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from config.fields import (
     FieldError,
     FilePath,
+    HttpPath,
     InterfaceName,
     IpProtocol,
     MulticastAddress,
@@ -21,6 +22,7 @@ from config.fields import (
     Port,
     PortRange,
     ServiceName,
+    UnicastAddress,
     refuse_open_password,
 )
 from config.section import Section
@@ -173,6 +175,49 @@ class Match(Section):
         if self.ports and self.protocol not in {6, 17}:
             raise FieldError("must be tcp or udp where ports are listed")
         return self
+
+
+class ProbeKind(StrEnum):
+    """What a probe takes for success."""
+
+    TCP = "tcp"
+    HTTP = "http"
+
+
+class Probe(Section):
+    """Connections of the router's own that go through the redirect to each cache of the service."""
+
+    kind: ProbeKind = Field(
+        default=ProbeKind.TCP,
+        description="`tcp`: the cache accepts the connection. `http`: it answers a request with a status below 500.",
+    )
+    address: UnicastAddress = Field(
+        description=(
+            "Whom the connection is for, as the cache sees it. With `tcp` best an address that nobody has, so that "
+            "only a cache that intercepts can answer; with `http` a server that the caches can reach."
+        )
+    )
+    port: Port = Field(description="TCP port of that address: one that the caches intercept, e.g. 80.")
+    path: HttpPath = Field(default="/", description="With `http`: what is asked for.")
+    interval_milliseconds: int = Field(
+        default=500, strict=True, ge=100, le=60_000, description="Time from one probe of a cache to the next."
+    )
+    timeout_milliseconds: int = Field(
+        default=1000, strict=True, ge=50, le=60_000, description="How long a probe may take."
+    )
+    fail_after: int = Field(
+        default=2,
+        strict=True,
+        ge=1,
+        le=20,
+        description=(
+            "So many failures in a row take a cache out of the service. Only once some cache of the service has "
+            "passed: until then the probe itself may be wrong."
+        ),
+    )
+    recover_after: int = Field(
+        default=2, strict=True, ge=1, le=20, description="So many successes in a row bring it back."
+    )
 
 
 class AclLine(Section):
@@ -337,6 +382,13 @@ class Service(Section):
         ge=1,
         le=32,
         description="Usable caches of our zone below which all zones are used.",
+    )
+    probe: Probe | None = Field(
+        default=None,
+        description=(
+            "Try the caches through the redirect: one that takes no traffic gets none, although it goes on sending "
+            "HERE_I_AM. Needs `redirect.dataplane: netlink`."
+        ),
     )
     assignment: Assignment = Field(
         default=Assignment.AUTO,

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from config.fields import INTERFACE_NAME_OCTETS
 from config.model import GRE_OVERHEAD_BYTES, TRANSIT_GATEWAY_MTU_BYTES
-from config.services import Action, Assignment, LostFlows, Mode, Redirect, Service
+from config.services import (
+    Action,
+    Assignment,
+    DataPlaneKind,
+    LostFlows,
+    Mode,
+    ProbeKind,
+    Redirect,
+    Service,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -206,6 +215,7 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
             )
         yield from _redirect_list_rules(index, service)
         yield from _zone_rules(index, service, parts)
+        yield from _probe_rules(index, service, parts)
         if service.lost_flows is LostFlows.RESET and not service.affinity:
             yield Fault(
                 ("services", index, "lost_flows"),
@@ -265,6 +275,18 @@ def _zone_rules(index: int, service: Service, parts: Parts) -> Iterator[Fault]:
             "the router is in no zone",
             "set router.zone, and zones in caches",
         )
+
+
+def _probe_rules(index: int, service: Service, parts: Parts) -> Iterator[Fault]:
+    if service.probe is None:
+        return
+    if parts.redirect is not None and parts.redirect.dataplane is not DataPlaneKind.NETLINK:
+        yield Fault(
+            ("services", index, "probe"),
+            f"needs 'dataplane: netlink', and redirect.dataplane is '{parts.redirect.dataplane}'",
+        )
+    if service.probe.path != "/" and service.probe.kind is not ProbeKind.HTTP:
+        yield Fault(("services", index, "probe", "path"), "has a meaning with 'kind: http' only")
 
 
 def _redirect_rules(parts: Parts) -> Iterator[Fault]:

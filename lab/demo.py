@@ -147,13 +147,21 @@ class Demo:
         self._fetch("spoke1", f"http://{ORIGIN}/captured", "the page at /captured\n")
         packet = capture.wait_for(
             lambda p: (
-                p.is_opening and p.encapsulation is not None and p.encapsulation.gre_protocol == GRE_WCCP
+                p.is_opening
+                and p.destination == ORIGIN
+                and p.encapsulation is not None
+                and p.encapsulation.gre_protocol == GRE_WCCP
             ),
             "redirected packet",
         )
         capture.stop()
         assert packet.encapsulation is not None
-        indent(describe_with_tshark(capture.file, "gre.proto == 0x883e && tcp.flags.syn == 1"), "")
+        indent(
+            describe_with_tshark(
+                capture.file, f"gre.proto == 0x883e && tcp.flags.syn == 1 && ip.dst == {ORIGIN}"
+            ),
+            "",
+        )
         header = packet.encapsulation.redirect_header
         check(header is not None and header[:2] == b"\0\0", "WCCP's GRE with a redirect header for service 0")
 

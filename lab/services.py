@@ -172,6 +172,10 @@ table ip nat {
 """
 
 
+CANARY = "192.0.2.1"
+"""Nobody's: only a proxy that intercepts can answer for it."""
+
+
 def wccpd_configuration(topology: Topology, router: Router, directory: Path, password_file: Path) -> str:
     """A wccpd configuration file for one router of the lab."""
     number = topology.routers.index(router) + 1
@@ -195,6 +199,7 @@ services:
   - service: 70
     password_file: {password_file}
     group_list: [10.100.1.0/24]
+    probe: {{address: {CANARY}, port: 443, interval_milliseconds: 2000, timeout_milliseconds: 10000}}
 redirect:
   lease_seconds: 300  # in the VM a daemon takes over half a minute to start
 control:

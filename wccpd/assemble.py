@@ -13,6 +13,7 @@ from gre.tunnel import GreDevice
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.match import service_name
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
+from wccpd.plan.probe import ProbeKind, ProbePolicy
 from wccpd.plan.redirect import EVERY_ADDRESS, EVERY_PORT, AclLine, Action, LostFlows, Mode
 from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, Interop, OnLoss, ServiceSettings
 from wccpd.wire.components import ServiceInfo
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from config.model import Bgp, Tunnel
-    from config.services import HashField, Match, Service
+    from config.services import HashField, Match, Probe, Service
 
 
 _Method = TypeVar("_Method", ForwardingMethod, PacketReturnMethod, AssignmentMethod)
@@ -158,6 +159,22 @@ def _service_policy(service: Service) -> ServicePolicy:
         lost_flows=LostFlows(service.lost_flows.value),
         prefer_zone=service.prefer_zone,
         zone_quorum=service.zone_quorum,
+        probe=_probe_policy(service.probe),
+    )
+
+
+def _probe_policy(probe: Probe | None) -> ProbePolicy | None:
+    if probe is None:
+        return None
+    return ProbePolicy(
+        ProbeKind(probe.kind.value),
+        probe.address,
+        probe.port,
+        interval_seconds=probe.interval_milliseconds / 1000,
+        timeout_seconds=probe.timeout_milliseconds / 1000,
+        fail_after=probe.fail_after,
+        recover_after=probe.recover_after,
+        path=probe.path,
     )
 
 

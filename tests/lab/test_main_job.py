@@ -71,6 +71,17 @@ def test_a_page_fetched_from_a_spoke_is_in_a_squids_access_log_with_the_spokes_a
     assert access.client == spoke.address
 
 
+def test_both_squids_pass_the_probe_through_the_gre_redirect(lab: Lab) -> None:
+    lab.wait_status(
+        ROUTER,
+        lambda s: (
+            [c["probe"].split(" for ")[0] for c in s["caches"] if c["service"] == "70"] == ["passing"] * 2
+        ),
+        "both pass",
+        60,
+    )
+
+
 def test_a_page_larger_than_any_packet_comes_through_whole(lab: Lab) -> None:
     page = lab.fetch("spoke1", f"http://{ORIGIN}/bytes/300000")
     assert (page.status, len(page.body)) == (200, 300000), page.error

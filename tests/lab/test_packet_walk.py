@@ -11,8 +11,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from gre.header import RedirectFlags
 from lab.capture import GRE_IPV4, GRE_WCCP, Capture, Encapsulation, Packet, decode_with_tshark
 from lab.laboratory import Lab
+from lab.services import CANARY
 from lab.topology import NAT_ADDRESS, ORIGIN, ROUTERS, SPOKES
 
 pytestmark = [pytest.mark.gre, pytest.mark.lab]
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.gre, pytest.mark.lab]
 NODES = ("spoke1", "tgw", "router1", "proxy1", "proxy2", "firewall", "nat", "internet")
 SPOKE = SPOKES[0].address
 ROUTER = ROUTERS[0]
-WEB_CACHE = 0
+WEB_CACHE, HTTPS_SERVICE = 0, 70
 TO_ROUTER = Encapsulation(ROUTER.tgw_address, ROUTER.address, GRE_IPV4, None, None)
 FROM_ROUTER = Encapsulation(ROUTER.address, ROUTER.tgw_address, GRE_IPV4, None, None)
 
@@ -91,7 +93,12 @@ class Walk:
 
         def wanted(packet: Packet) -> bool:
             outer = packet.encapsulation
-            return packet.is_opening and outer is not None and outer.gre_protocol == GRE_WCCP
+            return (
+                packet.is_opening
+                and packet.source_port == REDIRECTED.client_port
+                and outer is not None
+                and outer.gre_protocol == GRE_WCCP
+            )
 
         return self.captures["router1"].wait_for(wanted, "redirected packet", 5)
 
@@ -150,6 +157,18 @@ def test_c_the_router_redirects_the_flow_to_a_proxy_in_wccps_gre(walk: Walk) -> 
     received = walk.out(walk.proxy, "wccp1", REDIRECTED)
     assert not received.outgoing
     assert received.encapsulation is None
+
+
+def test_c_the_routers_own_probe_goes_the_same_way_with_the_header_of_its_service(walk: Walk) -> None:
+    def wanted(packet: Packet) -> bool:
+        return packet.is_opening and packet.interface == "eth0" and str(packet.destination) == CANARY
+
+    probe = walk.captures["router1"].wait_for(wanted, "probe", 15)
+    assert (probe.source, probe.destination_port) == (ROUTER.address, 443)
+    assert probe.encapsulation is not None
+    assert probe.encapsulation.redirect_header is not None
+    flags, service, *_ = probe.encapsulation.redirect_header
+    assert (flags, service) == (RedirectFlags.DYNAMIC, HTTPS_SERVICE)
 
 
 def test_c_tshark_decodes_the_redirected_packet_as_wccp_with_its_service(walk: Walk) -> None:

@@ -23,6 +23,7 @@ from wccpd.daemon.bgp_side import BgpSide, Surroundings
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
+from wccpd.daemon.prober import Prober
 from wccpd.daemon.verbs import Verbs
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
@@ -31,6 +32,7 @@ from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
 from wccpd.plan.match import service_name
+from wccpd.plan.probe import ProbeTarget, probe_mark
 from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
+    from wccpd.plan.probe import ProbeEvent
     from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
@@ -125,7 +128,8 @@ class _Daemon:
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
-        self._choice = PlaneChoice(kind, assemble.kernel_settings(config), self._policy)
+        self._kernel = assemble.kernel_settings(config)
+        self._choice = PlaneChoice(kind, self._kernel, self._policy)
         self._reconciler = Reconciler(
             self._policy,
             self._choice,
@@ -134,6 +138,12 @@ class _Daemon:
             lease_seconds=config.redirect.lease_seconds,
         )
         self._reconciler.drained = self._drains.caches
+        self._prober = Prober(
+            {service_name(each.key): each.probe for each in self._policy.services if each.probe is not None},
+            config.router.id,
+            self._probe_mark,
+            self._on_probe,
+        )
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -170,6 +180,7 @@ class _Daemon:
                 tasks.create_task(self._reconciler.run(), name="reconciler"),
                 tasks.create_task(self._reconciler.keep_lease(), name="lease"),
                 tasks.create_task(self._bgp.run(), name="bgp"),
+                tasks.create_task(self._prober.run(), name="prober"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
                 tasks.create_task(self._watchdog(), name="watchdog"),
             ]
@@ -232,6 +243,18 @@ class _Daemon:
         for event in self._inspection.update(build_services(self._sources(now, self._view)), now):
             report(event)
 
+    def _probe_mark(self, target: ProbeTarget) -> int | None:
+        """How a probe gets to a cache, by what was last brought to the kernel."""
+        plan = self._reconciler.plan
+        if plan is None:
+            return None
+        return probe_mark(plan, self._kernel.services, self._kernel.marks, target)
+
+    def _on_probe(self, event: ProbeEvent) -> None:
+        report(event)
+        self._reconciler.failing = self._prober.ledger.out()
+        self._reconciler.wish()
+
     def _on_host_change(self) -> None:
         """A device, an address or a route of the host changed: one of ours may have to be repaired."""
         self._reconciler.wish()
@@ -239,19 +262,28 @@ class _Daemon:
     def _read_view(self) -> RouterView:
         """The engine's newest picture. Kept, since making it takes a while when there are many caches."""
         self._view = self._wccp.router.view()
+        self._prober.keep(
+            ProbeTarget(service_name(group.key), cache.address)
+            for group in self._view.groups
+            for cache in group.caches
+            if cache.state is CacheState.USABLE
+        )
+        self._reconciler.failing = self._prober.ledger.out()
         return self._view
 
     def _tell_bgp(self) -> None:
         """What of the engine and the kernel decides whether we advertise, and what learnt routes must not swallow."""
         if self._view is None:
             return
-        groups = self._view.groups
+        groups, failing = self._view.groups, self._reconciler.failing
         self._bgp.look_around(
             Surroundings(
                 cannot_forward=self._why_not_forwarding(time.monotonic()),
                 usable_caches={
-                    service_name(group.key): sum(
-                        cache.state is CacheState.USABLE and cache.address not in self._drains.caches
+                    (name := service_name(group.key)): sum(
+                        cache.state is CacheState.USABLE
+                        and cache.address not in self._drains.caches
+                        and cache.address not in failing.get(name, ())
                         for cache in group.caches
                     )
                     for group in groups
@@ -296,6 +328,7 @@ class _Daemon:
             bgp=bgp,
             refused=tuple(self._refusals(now)),
             drained=self._reconciler.drained,
+            probes=self._prober.ledger,
             uninspected_seconds=self._inspection.seconds(now),
         )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address
 
+    from wccpd.plan.probe import ProbeEvent
     from wccpd.protocol.outputs import Event, Output
     from wccpd.protocol.router import Router
     from wccpd.status.inspection import InspectionEvent
@@ -113,7 +114,7 @@ class WccpSpeaker:
             )
 
 
-def report(event: Event | InspectionEvent) -> None:
+def report(event: Event | InspectionEvent | ProbeEvent) -> None:
     """One line in the log for a change of state. The event's name is its type in snake case."""
     name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     fields = {key: str(value) for key, value in asdict(event).items() if key != "service"}

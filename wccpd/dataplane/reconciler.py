@@ -87,6 +87,8 @@ class Reconciler:
         self._wake = asyncio.Event()
         self.drained: Collection[IPv4Address] = frozenset()
         """Caches that get no new flows; say `wish` after changing it."""
+        self.failing: Mapping[str, Collection[IPv4Address]] = {}
+        """Caches that fail the probe, by service; say `wish` after changing it."""
         self.plan: RedirectPlan | None = None
         """What was last brought to the kernel."""
         self.last = Round()
@@ -185,7 +187,12 @@ class Reconciler:
             self._slots = dict(plane.observe().slots)
         self._allocate(wanted_paths(view))
         plan = redirect_plan(
-            view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
+            view,
+            self._policy,
+            self._slots,
+            refused=self._refused,
+            drained=frozenset(self.drained),
+            failing=self.failing,
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
         self.plan, self._refused = plan, applied.refused

@@ -1,13 +1,15 @@
 """From the engine's view and the operator's policy to the redirect plan: who is asked, who owns what, who has a path.
 
 The engine says who owns a bucket; who is sent *new* flows can be somebody else: a draining cache, one of another
-zone while the own has a quorum, or one whose path the kernel refused, is covered by the others, its owners'
-table untouched. Flows that are pinned to it stay (`ServicePlan.paths`), unless there is no path.
+zone while the own has a quorum, one that fails the probe, or one whose path the kernel refused, is covered by the
+others, its owners' table untouched. Flows that are pinned to it stay (`ServicePlan.paths`), unless there is no path or
+the probe failed.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from wccpd.plan.match import by_priority, hash_fields, is_standard, service_match, service_name
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from wccpd.protocol.view import CacheView, GroupView, OwnedValue, RouterView
     from wccpd.wire.masks import Mask
 
+_NOBODY: Mapping[str, Collection[IPv4Address]] = MappingProxyType({})
 MAX_SLOT = 255
 """A path's number has 8 bits, and 0 means none."""
 
@@ -78,6 +81,7 @@ def redirect_plan(
     *,
     refused: Collection[Path] = (),
     drained: Collection[IPv4Address] = (),
+    failing: Mapping[str, Collection[IPv4Address]] = _NOBODY,
 ) -> RedirectPlan:
     """The whole plan.
 
@@ -87,11 +91,19 @@ def redirect_plan(
         slots: From `allocate_slots`, for `wanted_paths`.
         refused: Paths that the kernel refused at the last attempt: planned again, but nobody is sent there.
         drained: Caches that get no new flows.
+        failing: Caches that fail the probe, by service: as if they had left it.
     """
     working = {path: slot for path, slot in slots.items() if path not in refused}
     policies = {each.key: each for each in policy.services}
     services = (
-        _service(group, policy, policies.get(group.key, ServicePolicy(group.key)), working, drained)
+        _service(
+            group,
+            policy,
+            policies.get(group.key, ServicePolicy(group.key)),
+            working,
+            drained,
+            failing.get(service_name(group.key), ()),
+        )
         for group in by_priority(view.groups, [each.key for each in policy.services])
     )
     usable = [cache for group in view.groups for cache in _usable(group)]
@@ -119,14 +131,16 @@ def _service(
     mine: ServicePolicy,
     working: Mapping[Path, int],
     drained: Collection[IPv4Address],
+    failing: Collection[IPv4Address],
 ) -> ServicePlan:
     match = service_match(group)
     assert match is not None
-    paths = {
+    working_paths = {
         cache.address: path
         for cache in _usable(group)
         if (path := Path(cache.address, cache.forwarding)) in working
     }
+    paths = {cache: path for cache, path in working_paths.items() if cache not in failing}
     weights = {
         cache.address: cache.weight
         for cache in _usable(group)
@@ -144,6 +158,7 @@ def _service(
         fallthrough=mine.fallthrough,
         affinity=mine.affinity,
         lost_flows=mine.lost_flows,
+        probed=working_paths if mine.probe is not None else {},
     )
 
 

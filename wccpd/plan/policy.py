@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network
 
     from gre.tunnel import GreDevice
+    from wccpd.plan.probe import ProbePolicy
     from wccpd.plan.redirect import AclLine
     from wccpd.wire.elements import ServiceKey
 
@@ -44,6 +45,8 @@ class ServicePolicy:
     """New flows go to caches of the router's own zone only, as long as these make a quorum."""
     zone_quorum: int = 1
     """Caches of the own zone that must be there for that, 1 to 32."""
+    probe: ProbePolicy | None = None
+    """How caches are tried through the redirect."""
 
 
 @dataclass(frozen=True, slots=True)

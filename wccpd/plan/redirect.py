@@ -162,6 +162,8 @@ class ServicePlan:
     affinity: bool = True
     """A flow stays with its cache while that lives, and a TCP connection that was forwarded stays forwarded."""
     lost_flows: LostFlows = LostFlows.MOVE
+    probed: Mapping[IPv4Address, Path] = field(default_factory=dict)
+    """Caches that the router sends probes of its own, with or without a path for flows."""
 
 
 @dataclass(frozen=True, slots=True)

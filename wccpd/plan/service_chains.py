@@ -116,7 +116,7 @@ class ServiceObjects:
 
     def headers(self) -> dict[str, str]:
         """Bucket and page in a mark to the redirect header."""
-        if not self.service.paths:
+        if not self.service.paths and not self.service.probed:
             return {}
         found = {}
         primaries = range(BUCKETS) if isinstance(self.service.assignment, HashAssignment) else (0,)

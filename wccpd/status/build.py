@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wccpd.plan.match import is_standard, priority, service_match, service_name, words
+from wccpd.plan.probe import ProbeLedger, ProbeTarget
 from wccpd.plan.verdict import Count, Outcome, Reason, Verdict
 from wccpd.protocol.capability import method_name
 from wccpd.protocol.view import AssignedBy, CacheState, CacheView, GroupView
@@ -51,6 +52,7 @@ class Sources:
     bgp: BgpStatus | None
     refused: tuple[RefusalStatus, ...]
     drained: Collection[IPv4Address] = ()
+    probes: ProbeLedger = field(default_factory=lambda: ProbeLedger({}))
     uninspected_seconds: Mapping[str, float] = field(default_factory=dict)
     """By service, from the inspection ledger."""
 
@@ -142,7 +144,7 @@ def _service(sources: Sources, group: GroupView) -> ServiceStatus:
     unassigned = _sum(counters.total(name, verdict, Reason.UNASSIGNED) for verdict in Verdict)
     forwarded = {reason: counters.total(name, Verdict.FORWARDED, reason) for reason in Reason}
     uninspected = _sum(count for reason, count in forwarded.items() if reason is not Reason.DENIED)
-    state, reason = _service_health(group, sources.drained)
+    state, reason = _service_health(group, sources.drained, sources.probes.out().get(name, ()))
     mine = _service_policy(sources.policy, group.key)
     return ServiceStatus(
         service=name,
@@ -207,7 +209,9 @@ def _sum(counts: Iterable[Count]) -> Count:
     return sum(counts, Count())
 
 
-def _service_health(group: GroupView, drained: Collection[IPv4Address]) -> tuple[Health, str]:
+def _service_health(
+    group: GroupView, drained: Collection[IPv4Address], failing: Collection[IPv4Address]
+) -> tuple[Health, str]:
     if not group.caches:
         return Health.DOWN, "no cache has sent a HERE_I_AM"
     if is_standard(group.key) and service_match(group) is None:
@@ -215,6 +219,8 @@ def _service_health(group: GroupView, drained: Collection[IPv4Address]) -> tuple
     if _usable(group) == 0:
         first = group.caches[0]
         return Health.DOWN, f"no cache is usable; {first.address}: {first.reason}"
+    if all(cache.address in failing for cache in group.caches if cache.state is CacheState.USABLE):
+        return Health.DOWN, "every usable cache fails the probe: its packets are in the service's mode"
     if all(cache.address in drained for cache in group.caches if cache.state is CacheState.USABLE):
         return Health.DOWN, "every usable cache is drained: new flows are in the service's mode"
     if group.assigned_by is AssignedBy.NOBODY:
@@ -249,6 +255,7 @@ def _cache(sources: Sources, group: GroupView, cache: CacheView, now: float) -> 
         usable_seconds=round(now - cache.usable_since, 1) if cache.usable_since is not None else 0.0,
         zone=sources.policy.zone_of(cache.address),
         draining=cache.address in sources.drained,
+        probe=sources.probes.words(ProbeTarget(name, cache.address), now),
     )
 
 

@@ -210,6 +210,7 @@ def _cache_table(caches: Iterable[CacheStatus]) -> Table:
                 + (f"; usable for {_age(each.usable_seconds)}" if each.state == "usable" else "")
                 + (f"; zone {each.zone}" if each.zone else "")
                 + ("; draining: no new flows" if each.draining else ""),
+                *((f"probe: {each.probe}",) if each.probe else ()),
             ),
         )
         for each in caches

@@ -188,6 +188,8 @@ class CacheStatus:
     """Empty where none is configured."""
     draining: bool
     """It gets no new flows."""
+    probe: str = ""
+    """How it stands in the operator's probe through the redirect, in words; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
