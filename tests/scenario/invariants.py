@@ -30,11 +30,15 @@ class Watch:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self.settings = {service.key: service for service in router.settings.services}
-        self.receive_ids: dict[ServiceKey, set[int]] = {key: set() for key in self.settings}
+        self.receive_ids: dict[ServiceKey, set[int]] = {}
         self.before: dict[ServiceKey, GroupView] = {}
         self._answers: list[ISeeYou] = []
         """I_SEE_YOUs since the last look."""
+
+    @property
+    def settings(self) -> dict[ServiceKey, ServiceSettings]:
+        """Those in force."""
+        return {service.key: service for service in self.router.settings.services}
 
     def said(self, outputs: Iterable[Output]) -> None:
         """Check what was sent."""
@@ -51,11 +55,12 @@ class Watch:
         assert shown == tuple(fresh_view(group) for group in self.router.groups.values()), "an old view"
         for each in self.router.groups.values():
             assert each.next_deadline() == min(each.deadlines(), default=None), "an old deadline"
+        settings = self.settings
         for group in shown:
-            consistent(group, self.settings[group.key])
+            consistent(group, settings[group.key])
             before = self.before.get(group.key)
             if before is not None:
-                follows(before, group, self.settings[group.key])
+                follows(before, group, settings[group.key])
             self.before[group.key] = group
         for answer in self._answers if every_step else ():
             agrees(answer, self.before[answer.service.key])
@@ -80,7 +85,7 @@ class Watch:
             case HereIAm() | RedirectAssign():
                 raise AssertionError(f"a router sent {message}")
         assert 1 <= receive_id <= NUMBERS
-        seen = self.receive_ids[message.service.key]
+        seen = self.receive_ids.setdefault(message.service.key, set())
         assert receive_id not in seen, f"Receive ID {receive_id} was used before"
         seen.add(receive_id)
 

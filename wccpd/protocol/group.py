@@ -46,9 +46,10 @@ from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import MAX_CACHES, AssignmentMethod, IdentityFlags, ServiceType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from ipaddress import IPv4Address, IPv4Network
 
+    from wccpd.protocol.settings import EngineSettings, Interop
     from wccpd.protocol.view import GroupView
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
@@ -56,6 +57,12 @@ if TYPE_CHECKING:
 NO_KEY = AssignmentKey.none()
 MAX_WAITING = 1024
 """Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
+MAY_HAVE_ASSIGNED = {
+    AssignmentPolicy.AUTO: {AssignedBy.CACHE, AssignedBy.ROUTER},
+    AssignmentPolicy.CACHE: {AssignedBy.CACHE, AssignedBy.NOBODY},
+    AssignmentPolicy.ROUTER: {AssignedBy.ROUTER},
+}
+"""By whom an assignment made under other settings may be, for the group to want no other."""
 REMEMBERED_FORMS = 64
 """Caches whose I_SEE_YOU form is remembered after they left, so that they rejoin in one step."""
 
@@ -142,10 +149,7 @@ class Group:
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
-        if self.adjacent is None or any(address in network for network in self.adjacent):
-            return ""
-        ours = ", ".join(map(str, self.adjacent)) or "none"
-        return f"{address} is not adjacent at layer 2 (networks that are: {ours})"
+        return not_adjacent(address, self.adjacent)
 
     def _make_room(self) -> None:
         """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
@@ -250,19 +254,9 @@ class Group:
         return min(ours, theirs)
 
     def same_definition(self, service: ServiceInfo) -> bool:
-        """Whether a cache means the service that the group already is.
-
-        Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service
-        is defined by its number.
-        """
-        mine = self.definition
-        assert mine is not None
-        if mine.service_type is ServiceType.STANDARD:
-            return True
-        same = (mine.protocol, mine.flags, mine.ports) == (service.protocol, service.flags, service.ports)
-        return same and (
-            mine.priority == service.priority or not self.settings.interop.priority_defines_service
-        )
+        """Whether a cache means the service that the group already is."""
+        assert self.definition is not None
+        return same_definition(self.definition, service, self.settings.interop)
 
     def _read_version(self, message: HereIAm, member: Member) -> None:
         member.minor_version = self._minor_version(message) or 0
@@ -357,21 +351,66 @@ class Group:
 
     def expire(self, now: float) -> tuple[Event, ...]:
         """Remove silent members, and assign or flush where that is due."""
-        events: list[Event] = []
         silence = self.timers.removal_seconds
-        for member in list(self.members.values()):
-            usable = member.state is CacheState.USABLE
-            last = member.last_echo if usable else member.last_heard
-            if now < last + silence:
-                continue
-            self._changed()
-            del self.members[member.address]
-            reason = f"no valid HERE_I_AM for {silence:g} s"
-            events += self._gone(member, reason, now)
-            if not self.members:
-                self._forget()
-        events += self._assign_if_due(now)
-        return tuple(events)
+        silent = {
+            member.address: f"no valid HERE_I_AM for {silence:g} s"
+            for member in self.members.values()
+            if now >= silence + (member.last_echo if member.state is CacheState.USABLE else member.last_heard)
+        }
+        return *self.part(silent, now), *self._assign_if_due(now)
+
+    def part(self, leaving: Mapping[IPv4Address, str], now: float) -> tuple[Event, ...]:
+        """Remove members, each for its reason; what the usable ones among them had moves once."""
+        if not leaving:
+            return ()
+        self._changed()
+        gone = [self.members.pop(address) for address in leaving]
+        lost = [CacheLost(self.settings.key, member.address, leaving[member.address]) for member in gone]
+        events: tuple[Event, ...] = ()
+        usable = [member.address for member in gone if member.state is CacheState.USABLE]
+        if usable:
+            if self.key.address in usable:
+                self.key, self.designated = NO_KEY, None
+            who = ", ".join(map(str, usable))
+            events = self.membership_changed(now, f"{who} left: {leaving[usable[0]]}")
+        if not self.members:
+            self._forget()
+        return *lost, *events
+
+    def reconfigure(
+        self,
+        settings: ServiceSettings,
+        router: EngineSettings,
+        leaving: Mapping[IPv4Address, str],
+        now: float,
+    ) -> tuple[Event, ...]:
+        """Take new settings.
+
+        Args:
+            settings: The group's.
+            router: The router's.
+            leaving: Whom they do not let stay (`reconfigure.changes`), each with the reason.
+            now: Monotonic time in seconds.
+        """
+        self._changed()
+        before, self.settings = self.settings, settings
+        self.router_id, self.adjacent = router.router_id, router.adjacent
+        self.addresses = frozenset((router.router_id, *router.addresses))
+        events = self.part(leaving, now)
+        if settings.definition is not None or not self.members:
+            self.definition = settings.definition
+        for member in self.members.values():
+            member.not_adjacent = self.not_adjacent(member.address)
+            member.minor_version = min(member.minor_version, settings.minor_version)
+            if member.local not in self.addresses and not member.multicast:
+                member.local = None
+        if settings.policy is before.policy:
+            return events
+        self.router_had_to_assign = self.router_had_to_assign and settings.policy is AssignmentPolicy.AUTO
+        self.assign_at = self.flush_at = None
+        if self.usable and self.assigned_by not in MAY_HAVE_ASSIGNED[settings.policy]:
+            events += self.await_assignment(now, f"the configuration lets {settings.policy} assign now")
+        return events
 
     def queries(self, now: float) -> tuple[tuple[Member, RemovalQuery], ...]:
         """REMOVAL_QUERYs due now (draft 4.14). They take a Receive ID too, as the 2017 draft and IOS have it."""
@@ -520,6 +559,26 @@ class Group:
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}
+
+
+def same_definition(mine: ServiceInfo, other: ServiceInfo, interop: Interop) -> bool:
+    """Whether two definitions of a group are of one service.
+
+    Draft 4.2 lists protocol, flags and ports; whether the priority counts is unsaid. A standard service is defined by
+    its number.
+    """
+    if mine.service_type is ServiceType.STANDARD:
+        return True
+    same = (mine.protocol, mine.flags, mine.ports) == (other.protocol, other.flags, other.ports)
+    return same and (mine.priority == other.priority or not interop.priority_defines_service)
+
+
+def not_adjacent(address: IPv4Address, adjacent: tuple[IPv4Network, ...] | None) -> str:
+    """Why a cache there cannot have L2, in words; empty when it is in one of these networks, or they are None."""
+    if adjacent is None or any(address in network for network in adjacent):
+        return ""
+    ours = ", ".join(map(str, adjacent)) or "none"
+    return f"{address} is not adjacent at layer 2 (networks that are: {ours})"
 
 
 def next_number(number: int) -> int:

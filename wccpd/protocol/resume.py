@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wccpd.protocol import answers
 from wccpd.protocol.capability import Selection, unserved
-from wccpd.protocol.group import next_number
+from wccpd.protocol.group import MAY_HAVE_ASSIGNED, next_number
 from wccpd.protocol.membership import Member
 from wccpd.protocol.record import NOBODY, State
 from wccpd.protocol.settings import AssignmentPolicy, Timers
@@ -36,13 +36,6 @@ from wccpd.wire.messages import encode_message
 if TYPE_CHECKING:
     from wccpd.protocol.group import Group
     from wccpd.protocol.router import Router
-
-MAY_HAVE_ASSIGNED = {
-    AssignmentPolicy.AUTO: {AssignedBy.CACHE, AssignedBy.ROUTER},
-    AssignmentPolicy.CACHE: {AssignedBy.CACHE, AssignedBy.NOBODY},
-    AssignmentPolicy.ROUTER: {AssignedBy.ROUTER},
-}
-"""By whom a resumed assignment may be, for the group to want no other."""
 
 
 def restore(router: Router, state: State, now: float, *, members: bool = True) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from wccpd.protocol import answers
-from wccpd.protocol.group import Group
-from wccpd.protocol.outputs import Fault, Output, Refusal, Refused, Send
+from wccpd.protocol.group import Group, next_number
+from wccpd.protocol.outputs import CacheLost, Fault, Output, Refusal, Refused, Send
 from wccpd.protocol.readout import group_view
+from wccpd.protocol.reconfigure import changes
 from wccpd.protocol.repeats import Repeats, is_signed, receive_id
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
@@ -60,15 +61,47 @@ class Router:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self._addresses = frozenset((settings.router_id, *settings.addresses))
+        self._ended: dict[ServiceKey, tuple[int, int]] = {}
+        """Change number and Receive ID of groups that were configured once: they must not begin anew."""
         self.groups: dict[ServiceKey, Group] = {
-            service.key: Group(
-                service, settings.router_id, self._addresses, settings.first_number, settings.adjacent
-            )
-            for service in settings.services
+            service.key: self._new_group(service) for service in settings.services
         }
         self._repeats = Repeats()
         self._templates: dict[_Form, tuple[tuple[object, ...], AnswerTemplate]] = {}
         """The last answer of each group and form, with what it showed."""
+
+    def reconfigure(self, settings: EngineSettings, now: float) -> tuple[Output, ...]:
+        """Take new settings; who has to leave because of them is said (`reconfigure.changes`), all else stays.
+
+        Args:
+            settings: All of them. `first_number` counts for groups that were never configured before.
+            now: Monotonic time in seconds.
+        """
+        events: list[Output] = []
+        leaving = {each.service: each.leaving for each in changes(self.groups, self.settings, settings)}
+        before, self.groups = self.groups, {}
+        self.settings, self._addresses = settings, frozenset((settings.router_id, *settings.addresses))
+        for service in settings.services:
+            group = before.pop(service.key, None)
+            if group is None:
+                group = self._new_group(service)
+            else:
+                events += group.reconfigure(service, settings, leaving.get(service.key, {}), now)
+            self.groups[service.key] = group
+        for key, group in before.items():
+            events += (CacheLost(key, address, reason) for address, reason in leaving[key].items())
+            self._ended[key] = group.change_number, group.receive_id
+        # Both hold what was read or written under the old settings.
+        self._repeats = Repeats()
+        self._templates.clear()
+        return tuple(events)
+
+    def _new_group(self, service: ServiceSettings) -> Group:
+        settings = self.settings
+        made = Group(service, settings.router_id, self._addresses, settings.first_number, settings.adjacent)
+        if service.key in self._ended:
+            made.change_number, made.receive_id = map(next_number, self._ended.pop(service.key))
+        return made
 
     def receive(
         self, datagram: bytes, source: IPv4Address, source_port: int, local: IPv4Address, now: float

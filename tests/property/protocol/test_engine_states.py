@@ -18,10 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.scenario.invariants import Watch, is_full, usable
 from wccpd.protocol.outputs import Output, Refused, Send
+from wccpd.protocol.reconfigure import changes
 from wccpd.protocol.record import dump
 from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
-from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
+from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, OnLoss, ServiceSettings
 from wccpd.protocol.view import GroupView
 from wccpd.wire.assignments import AlternateAssignment, AssignmentInfo, AssignmentMap, HashBuckets
 from wccpd.wire.components import CacheView, Capabilities, CommandExtension, ServiceInfo
@@ -68,6 +69,19 @@ SELECTIONS = (
     replace(HASH, assignment=BOTH),
     replace(HASH, transmit_t=TransmitT(0, 2000)),
 )
+VARIANTS: tuple[dict[str, object], ...] = (
+    {"policy": AssignmentPolicy.AUTO},
+    {"policy": AssignmentPolicy.CACHE},
+    {"policy": AssignmentPolicy.ROUTER},
+    {"on_loss": OnLoss.LEAVE},
+    {"on_loss": OnLoss.COVER},
+    {"passwords": (b"another", PASSWORD)},
+    {"passwords": ()},
+    {"assignment": AssignmentMethod.HASH},
+    {"assignment": BOTH, "forwarding": ForwardingMethod.GRE | ForwardingMethod.L2},
+    {"forwarding": ForwardingMethod.GRE},
+)
+"""Settings that may be changed, one group at a time."""
 WEIGHTS = (0, 1, 100, 10000, 65535)
 ECHOES = ("last", "last", "zero", "old", "future", "absent", "another's")
 FARMS = (CACHES, CACHES, CACHES[:2], CACHES[1:3], CACHES[:1])
@@ -235,10 +249,46 @@ class EngineMachine(RuleBasedStateMachine):
         assert [usable(group) for group in self.router.view().groups] == shares
         self.watch.shows()
 
+    @rule(service=services, variant=st.integers(0, 9))
+    def reconfigure(self, service: int, variant: int) -> None:
+        """Other settings of one group; every cache of ours may go on speaking to it."""
+        key = self.settings.services[service].key
+        before = self.group(service)
+        changed = replace(self.settings.services[service], **VARIANTS[variant % len(VARIANTS)])
+        services = tuple(changed if each.key == key else each for each in self.settings.services)
+        self.configure(services)
+        after = self.group(service)
+        foretold = {address for address, _ in self.foretold.get(key, {}).items()}
+        assert {cache.address for cache in before.caches} - foretold == {
+            cache.address for cache in after.caches
+        }
+        assert set(usable(before)) - foretold == set(usable(after))
+
+    @rule(service=services)
+    def remove_and_add(self, service: int) -> None:
+        """A group that comes again has nobody, and goes on with its numbers."""
+        services = self.settings.services
+        before = self.group(service)
+        self.configure((*services[:service], *services[service + 1 :]))
+        self.configure(services)
+        after = self.group(service)
+        assert after.caches == ()
+        assert after.change_number != before.change_number
+
+    def configure(self, services: tuple[ServiceSettings, ...]) -> None:
+        wanted = replace(self.settings, services=services)
+        self.foretold = {
+            each.service: each.leaving for each in changes(self.router.groups, self.settings, wanted)
+        }
+        self.settings = wanted
+        self.take(self.router.reconfigure(wanted, self.now))
+        assert changes(self.router.groups, self.settings, wanted) == ()
+
     def teardown(self) -> None:
         """With policy auto or router, a minute of caches that behave ends with everything assigned."""
         if not hasattr(self, "watch"):
             return
+        self.configure(GROUPS)
         for service in (0, 1):
             members = usable(self.group(service))
             for _ in range(6):
@@ -306,7 +356,7 @@ class EngineMachine(RuleBasedStateMachine):
         known.receive_id, known.change_number = seen.identity.receive_id, seen.view.change_number
 
     def datagram(self, service: int, message: HereIAm | RedirectAssign) -> bytes:
-        passwords = GROUPS[service].passwords
+        passwords = self.settings.services[service].passwords
         return encode_message(message, password=passwords[0] if passwords else None)
 
     def give(self, datagram: bytes, source: IPv4Address) -> tuple[Output, ...]:
@@ -360,7 +410,7 @@ class Walk:
     def step(self) -> None:
         chance, machine = self.chance, self.machine
         service = chance.randrange(3)
-        match chance.choices(range(7), (6, 6, 3, 3, 3, 2, 1))[0]:
+        match chance.choices(range(8), (6, 6, 3, 3, 3, 2, 1, 1))[0]:
             case 0:
                 machine.live(service=service, rounds=2, known=chance.choice(FARMS))
             case 1 if any(usable(group) for group in machine.router.view().groups):
@@ -395,8 +445,12 @@ class Walk:
                     bit=chance.randrange(8),
                     stolen=chance.random() < 0.5,
                 )
-            case _:
+            case 6:
                 machine.restart()
+            case _ if chance.random() < 0.8:
+                machine.reconfigure(service=service, variant=chance.randrange(10))
+            case _:
+                machine.remove_and_add(service=service)
 
 
 @pytest.mark.parametrize("seed", range(EXTRA_SEED, EXTRA_SEED + 8))
