@@ -171,6 +171,7 @@ def _service(sources: Sources, group: GroupView) -> ServiceStatus:
         uninspected_seconds=round(sources.uninspected_seconds.get(name, 0.0), 1),
         not_redirected=_not_redirected(sources, name),
         redirect_list=_redirect_list(sources, name, mine),
+        routers=tuple(map(str, group.routers)),
     )
 
 

@@ -7,6 +7,7 @@ its control characters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +59,31 @@ class Screen:
     tables: tuple[Table, ...]
 
 
+class Part(StrEnum):
+    """What can be shown by itself."""
+
+    SERVICES = "services"
+    CACHES = "caches"
+    TUNNELS = "tunnels"
+    BGP = "bgp"
+    ROUTES = "routes"
+
+
+def part(status: Status, which: Part) -> tuple[Table, ...]:
+    """One part of the status, with every row."""
+    match which:
+        case Part.SERVICES:
+            return (_service_table(status.services),)
+        case Part.CACHES:
+            return (_cache_table(status.caches),)
+        case Part.TUNNELS:
+            return (_tunnel_table(status.tunnels),)
+        case Part.BGP | Part.ROUTES:
+            most = len(status.bgp.routes) if status.bgp is not None else 0
+            sessions, *routes = _bgp_tables(status.bgp, routes_shown=most)
+            return (sessions,) if which is Part.BGP or not routes else tuple(routes)
+
+
 def screen(status: Status) -> Screen:
     """What the status says, without its layout."""
     tables = (
@@ -100,7 +126,7 @@ def _tunnel_table(tunnels: Iterable[TunnelStatus]) -> Table:
     return _table("Tunnels", columns, rows, empty="none configured")
 
 
-def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
+def _bgp_tables(bgp: BgpStatus | None, routes_shown: int = ROUTES_SHOWN) -> Iterator[Table]:
     if bgp is None:
         yield Table("BGP", (), (), ("not configured",))
         return
@@ -132,10 +158,10 @@ def _bgp_tables(bgp: BgpStatus | None) -> Iterator[Table]:
     )
     routes = [
         Row((route.prefix, ", ".join(route.tunnels) or "-", "stale" if route.stale else "fresh"))
-        for route in bgp.routes[:ROUTES_SHOWN]
+        for route in bgp.routes[:routes_shown]
     ]
     footers = [
-        *_and_more(len(bgp.routes) - ROUTES_SHOWN, "routes"),
+        *_and_more(len(bgp.routes) - routes_shown, "routes"),
         *(f"refused: {each}" for each in bgp.refused[:REFUSED_PREFIXES_SHOWN]),
         *_and_more(len(bgp.refused) - REFUSED_PREFIXES_SHOWN, "refused prefixes"),
         *((f"kept on the host's own way: {', '.join(bgp.pins)}",) if bgp.pins else ()),

@@ -8,19 +8,22 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from wccpd.status.buckets import GUTTER
 from wccpd.status.screen import Table, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
+    from wccpd.status.buckets import Picture
     from wccpd.status.view import Status
 
 WIDTH = 80
 
+_CACHE_COLOURS = ("green", "cyan", "magenta", "yellow", "blue", "red")
 _COLOURS = {
     "YES": "bold green",
     "NO": "bold red",
@@ -46,6 +49,11 @@ def plain(status: Status, *, width: int = WIDTH) -> str:
     for table in shown.tables:
         lines += ["", table.title, *_plain_table(table, width)]
     return "\n".join(lines)
+
+
+def plain_tables(tables: Iterable[Table], *, width: int = WIDTH) -> str:
+    """Some tables as aligned text without colour."""
+    return "\n\n".join("\n".join((table.title, *_plain_table(table, width))) for table in tables)
 
 
 def _plain_table(table: Table, width: int) -> Iterator[str]:
@@ -95,6 +103,37 @@ def print_to_terminal(status: Status, console: Console | None = None) -> None:
         target.print(Padding(f"- {reason}", (0, 0, 0, 2)))
     for table in shown.tables:
         _print_table(target, table)
+
+
+def print_tables_to_terminal(tables: Iterable[Table]) -> None:
+    """Print some tables with colour to standard output, in the terminal's width."""
+    from rich.console import Console as NewConsole  # noqa: PLC0415 - see print_to_terminal
+
+    target = NewConsole(highlight=False, markup=False, emoji=False)
+    for table in tables:
+        _print_table(target, table)
+
+
+def print_buckets_to_terminal(pictures: Iterable[Picture]) -> None:
+    """Print the owners of buckets, each cache in a colour of its own."""
+    from rich.console import Console as NewConsole  # noqa: PLC0415 - see print_to_terminal
+    from rich.text import Text as NewText  # noqa: PLC0415
+
+    target = NewConsole(highlight=False, markup=False, emoji=False)
+    for picture in pictures:
+        target.print(picture.title, style="bold")
+        styles = {
+            share.letter: f"bold {_CACHE_COLOURS[index % len(_CACHE_COLOURS)]}"
+            for index, share in enumerate(picture.shares)
+        }
+        for line in picture.lines:
+            text = NewText(line)
+            for place, letter in enumerate(line):
+                if letter in styles and place >= GUTTER:
+                    text.stylize(styles[letter], place, place + 1)
+            target.print(text)
+        for share in picture.shares:
+            target.print(NewText(share.words, style=styles[share.letter]))
 
 
 def _print_table(target: Console, table: Table) -> None:

@@ -160,6 +160,8 @@ class ServiceStatus:
     """How long in this run of the daemon some or all of its traffic was not inspected."""
     not_redirected: tuple[OutcomeStatus, ...]
     redirect_list: tuple[ListLineStatus, ...]
+    routers: tuple[str, ...] = ()
+    """Router IDs that the group's usable caches name, this router's among them."""
 
 
 @dataclass(frozen=True, slots=True)

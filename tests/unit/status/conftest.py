@@ -128,6 +128,7 @@ def healthy() -> Status:
                 uninspected_seconds=0.0,
                 not_redirected=(),
                 redirect_list=(),
+                routers=("10.100.1.10",),
             ),
         ),
         caches=tuple(map(_cache, CACHES)),
