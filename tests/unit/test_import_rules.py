@@ -56,7 +56,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             "typer",
             {
                 "wccpd/cli.py",
-                *(f"wccpd/ctl/{each}.py" for each in ("application", "operate", "play", "show")),
+                *(f"wccpd/ctl/{each}.py" for each in ("application", "decode", "operate", "play", "show")),
             },
         ),
         ("rich", {"wccpd/status/text.py"}),
@@ -76,7 +76,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
                 )
             },
         ),
-        ("scapy", set()),
+        ("scapy", {"wccpd/decode.py"}),
     ],
 )
 def test_a_library_is_imported_only_where_it_is_at_home(library: str, owners: set[str]) -> None:
