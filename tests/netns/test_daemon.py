@@ -19,6 +19,7 @@ import pytest
 from tests.support.daemon import Daemon, NetworkCache, wait_for
 from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
+from wccpd.status.client import fetch
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.enums import ServiceType
 from wccpd.wire.messages import ISeeYou, decode_message
@@ -101,6 +102,10 @@ def test_a_cache_joins_and_gets_all_buckets(stage: Stage) -> None:
     (cache,) = daemon.status()["caches"]
     assert (cache["address"], cache["state"], cache["rung"]) == (str(FIRST), "usable", "router-assigns")
     wait_for(lambda: daemon.events("cache_usable"), "the log says so")
+    heard = fetch(daemon.socket_path, "/v1/events")["events"]
+    assert [each["event"] for each in heard] == [each["event"] for each in daemon.log()], (
+        "and so do the events"
+    )
 
 
 def test_the_answer_comes_from_the_address_that_was_asked(stage: Stage) -> None:

@@ -91,6 +91,37 @@ def buckets(context: typer.Context, name: Only = "", output: Output = OutputForm
 
 
 @app.command()
+def events(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
+    after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Only those after this one.")] = 0,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show what happened lately: caches, assignments, refusals and why, sessions, faults. JSON is one line each."""
+    import json
+
+    from wccpd.status import client
+
+    def write(event: dict[str, object]) -> None:
+        typer.echo(json.dumps(event) if output is OutputFormat.JSON else _event_line(event))
+
+    if follow:
+        try:
+            for event in client.follow(context.obj, after):
+                write(event)
+        except client.UnreachableError as error:
+            fail(error, ExitCode.UNREACHABLE)
+        except KeyboardInterrupt:
+            return
+    answer = ask(context, f"/v1/events?after={after}")
+    assert isinstance(answer, dict)
+    if answer["missed"] and after:
+        write({"missed": answer["missed"]})
+    for event in answer["events"]:
+        write(event)
+
+
+@app.command()
 def check(context: typer.Context) -> None:
     """Say in one line whether all is well, with figures, for Nagios and its kin: exit 0, 1, 2 or 3."""
     from wccpd.status import client, document, monitoring
@@ -160,6 +191,20 @@ def read(context: typer.Context) -> Status:
         return document.from_document(ask(context, "/v1/status"))
     except document.DocumentError as error:
         fail(error, ExitCode.UNREACHABLE)
+
+
+def _event_line(event: dict[str, object]) -> str:
+    """Number, time, level, name, and the event's own fields."""
+    if "missed" in event:
+        return f"... {event['missed']} events are not kept any more"
+    fields = dict(event)
+    head = [str(fields.pop(name, "")) for name in ("number", "timestamp", "level", "event")]
+    own = (f"{name}={_printable(str(value))}" for name, value in fields.items() if value not in {"", "None"})
+    return "  ".join((f"{head[0]:>5}", head[1].partition(".")[0].rstrip("Z"), f"{head[2]:<7}", head[3], *own))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _missing(tree: Status, usable: int, service: str) -> str:

@@ -35,14 +35,14 @@ from wccpd.plan.match import service_name
 from wccpd.plan.probe import ProbeTarget, probe_mark
 from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
-from wccpd.status.build import Sources, build_services, build_status
+from wccpd.status.build import Sources, build_services, build_status, build_tunnels
 from wccpd.status.client import UnreachableError, fetch
 from wccpd.status.control import ControlServer, ControlSocketError
 from wccpd.status.inspection import InspectionLedger
-from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
+from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status, TunnelStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from config import Config
@@ -120,6 +120,7 @@ class _Daemon:
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
         self._inspection = InspectionLedger()
+        self._tunnels: Mapping[str, Health] = {}
         self._drains = Drains(config.state_directory)
         self._view: RouterView | None = None
         self._policy = assemble.policy(config)
@@ -160,7 +161,13 @@ class _Daemon:
                 await self._wccp.open()
                 verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains)
                 await stack.enter_async_context(
-                    ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
+                    ControlServer(
+                        self.status,
+                        self._config.control.socket,
+                        verbs.commands(),
+                        verbs.reads(),
+                        logging.journal,
+                    )
                 )
             except (OSError, ControlSocketError) as error:
                 # Nothing has been touched yet.
@@ -240,8 +247,18 @@ class _Daemon:
         """Log where a service begins or ends to be inspected."""
         if self._view is None:
             return
-        for event in self._inspection.update(build_services(self._sources(now, self._view)), now):
+        sources = self._sources(now, self._view)
+        for event in self._inspection.update(build_services(sources), now):
             report(event)
+        self._note_tunnels(build_tunnels(sources))
+
+    def _note_tunnels(self, tunnels: tuple[TunnelStatus, ...]) -> None:
+        """Log where a tunnel comes up or goes down."""
+        before, self._tunnels = self._tunnels, {each.name: each.state for each in tunnels}
+        for each in tunnels:
+            if before.get(each.name) is not each.state:
+                say = log.info if each.state is Health.UP else log.warning
+                say(f"tunnel_{each.state}", tunnel=each.name, reason=each.reason)
 
     def _probe_mark(self, target: ProbeTarget) -> int | None:
         """How a probe gets to a cache, by what was last brought to the kernel."""

@@ -1,7 +1,7 @@
 """structlog set up for the journal: text on a terminal, JSON lines elsewhere. Level by blame.
 
 The peer's faults are warnings at most and rate-limited (`daemon.refusals`), ours are errors with a trace,
-a change of state is one line at info.
+a change of state is one line at info. What is logged is also the event stream of the control API: one place, one name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from wccpd.status.journal import Journal
+
 if TYPE_CHECKING:
     from config.model import Log
+
+
+journal = Journal()
+"""What was logged lately."""
+
+
+def _copy(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Keep what is logged, traces aside."""
+    journal.append({key: value for key, value in fields.items() if key != "exc_info"})
+    return fields
 
 
 def configure(settings: Log) -> None:
@@ -28,6 +40,7 @@ def configure(settings: Log) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _copy,
             structlog.processors.format_exc_info,
             renderer,
         ],

@@ -59,7 +59,7 @@ class Sources:
 
 def build_status(sources: Sources, now: float) -> Status:
     """The whole tree at monotonic time `now`."""
-    tunnels = tuple(_tunnel(sources, device) for device in sources.policy.tunnels)
+    tunnels = build_tunnels(sources)
     services = build_services(sources)
     caches = tuple(
         _cache(sources, group, cache, now) for group in sources.view.groups for cache in group.caches
@@ -82,6 +82,11 @@ def build_status(sources: Sources, now: float) -> Status:
         caches=caches,
         refused=sources.refused,
     )
+
+
+def build_tunnels(sources: Sources) -> tuple[TunnelStatus, ...]:
+    """The tunnels alone."""
+    return tuple(_tunnel(sources, device) for device in sources.policy.tunnels)
 
 
 def build_services(sources: Sources) -> tuple[ServiceStatus, ...]:

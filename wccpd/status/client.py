@@ -11,9 +11,12 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TIMEOUT_SECONDS = 5.0
+FOLLOW_SECONDS = 60.0
+"""How long a stream of events may say nothing; the daemon says something every 15 s."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -52,6 +55,35 @@ def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_
         UnreachableError: no daemon, no permission, no answer in time, an error answer.
     """
     return _exchange("GET", socket_path, resource, timeout_seconds)
+
+
+def follow(socket_path: Path, after: int) -> Iterator[dict[str, object]]:
+    """The daemon's events, as they come, for as long as it lives.
+
+    Args:
+        socket_path: the daemon's control socket.
+        after: the number of the last event that is known already; 0 for all that are kept.
+
+    Yields:
+        each event's fields; `{"missed": n}` in place of n that are not kept any more.
+
+    Raises:
+        UnreachableError: as `fetch`; also when the daemon ends.
+    """
+    connection = _UnixConnection(socket_path, FOLLOW_SECONDS)
+    try:
+        connection.request("GET", "/v1/events?follow", headers={"Last-Event-ID": str(after)})
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise UnreachableError(f"wccpd answered {response.status}")
+        for line in response:
+            if line.startswith(b"data: "):
+                yield json.loads(line.removeprefix(b"data: "))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnreachableError(_in_words(error, socket_path, FOLLOW_SECONDS)) from error
+    finally:
+        connection.close()
+    raise UnreachableError("wccpd has ended")
 
 
 def command(socket_path: Path, verb: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> object:
@@ -93,7 +125,9 @@ def _exchange(method: str, socket_path: Path, resource: str, timeout_seconds: fl
     return answer
 
 
-def _in_words(error: OSError | http.client.HTTPException, path: Path, timeout_seconds: float) -> str:
+def _in_words(
+    error: OSError | http.client.HTTPException | ValueError, path: Path, timeout_seconds: float
+) -> str:
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return f"wccpd is not running (no socket at {path})"

@@ -1,6 +1,7 @@
 """The control API: HTTP and JSON on a unix socket, read by `wccpctl` and by whoever may open the socket.
 
-`GET /v1/status` is the status tree, `GET /v1/version` the versions, `POST /v1/VERB` carries out a verb such as
+`GET /v1/status` is the status tree, `GET /v1/events` the last events (`?follow` for a stream of server-sent events,
+which goes on where `Last-Event-ID` says), `GET /v1/version` the versions, `POST /v1/VERB` carries out a verb such as
 `router/drain`; every error is `{"error": "…"}`. It is given a function to await for the newest status and one for
 each verb, and knows nothing else of the daemon.
 
@@ -26,6 +27,7 @@ from aiohttp import web
 
 from wccpd import __version__
 from wccpd.status.document import to_document
+from wccpd.status.journal import Journal
 from wccpd.status.view import SCHEMA_VERSION, Status
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 SOCKET_MODE = 0o660
 MAX_BODY_BYTES = 1 << 20
+KEEPALIVE_SECONDS = 15.0
+"""How often a stream of events without any says that it is still there."""
 _BACKLOG = 16
 _CREDENTIALS = struct.Struct("=iii")  # ucred: process, user, group
 _SHUTDOWN_SECONDS = 1.0
@@ -79,6 +83,7 @@ class ControlServer:
         socket_path: Path,
         verbs: Mapping[str, Work] | None = None,
         reads: Mapping[str, Work] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -87,10 +92,11 @@ class ControlServer:
             socket_path: where to listen. A missing directory is made, a socket nobody listens on is replaced.
             verbs: path below `/v1/`, which may hold `{names}`, -> what to await; it may raise `VerbError`.
             reads: the same for GET, for everybody who may open the socket.
+            journal: what happened lately; nothing if left out.
         """
         self._path = socket_path
         self._runner = web.AppRunner(
-            _application(read_status, verbs or {}, reads or {}),
+            _application(read_status, verbs or {}, reads or {}, journal or Journal()),
             access_log=None,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
@@ -121,7 +127,10 @@ class ControlServer:
 
 
 def _application(
-    read_status: Callable[[], Awaitable[Status]], verbs: Mapping[str, Work], reads: Mapping[str, Work]
+    read_status: Callable[[], Awaitable[Status]],
+    verbs: Mapping[str, Work],
+    reads: Mapping[str, Work],
+    journal: Journal,
 ) -> web.Application:
     async def status(_: web.Request) -> web.Response:
         # In a thread: thousands of routes take a while, and the event loop has other things to do.
@@ -134,11 +143,55 @@ def _application(
     application = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     application.router.add_get("/v1/status", status)
     application.router.add_get("/v1/version", version)
+    application.router.add_get("/v1/events", _Events(journal).answer)
     for path, work in verbs.items():
         application.router.add_post(f"/v1/{path}", _handler(work, _may_command))
     for path, work in reads.items():
         application.router.add_get(f"/v1/{path}", _handler(work, lambda _: True))
     return application
+
+
+class _Events:
+    """`/v1/events`: a list, or a stream of server-sent events (HTML Living Standard, 9.2)."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """All that are kept after `Last-Event-ID`, or `?after`; with `?follow` also all that come."""
+        after = request.headers.get("Last-Event-ID", request.query.get("after", "0"))
+        if not after.isdecimal():
+            return web.json_response({"error": f"{after[:40]!a} is no number of an event"}, status=400)
+        if "follow" in request.query:
+            return await self._stream(request, int(after))
+        events, missed = self._journal.after(int(after))
+        return web.json_response(
+            {"missed": missed, "events": [{"number": each.number, **each.fields} for each in events]}
+        )
+
+    async def _stream(self, request: web.Request, number: int) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        await response.prepare(request)
+        # A reader that does not take them blocks only itself: what it misses meanwhile falls out of the ring.
+        with contextlib.suppress(ConnectionError):
+            while True:
+                events, missed = self._journal.after(number)
+                if missed:
+                    await response.write(
+                        f"event: missed\ndata: {json.dumps({'missed': missed})}\n\n".encode()
+                    )
+                for each in events:
+                    data = json.dumps({"number": each.number, **each.fields})
+                    await response.write(f"id: {each.number}\ndata: {data}\n\n".encode())
+                    number = each.number
+                try:
+                    async with asyncio.timeout(KEEPALIVE_SECONDS):
+                        await self._journal.wait(number)
+                except TimeoutError:
+                    await response.write(b": alive\n\n")
+        return response
 
 
 def _as_text(status: Status) -> str:
