@@ -154,6 +154,20 @@ async def test_sessions_come_up_and_routes_go_both_ways(passive: bool, program: 
             assert router.all_up()
 
 
+async def test_gobgpd_started_by_its_unit_comes_up_beside_a_socket_that_a_killed_one_left() -> None:
+    with Lab(passive=False) as lab:
+        lab.announce(SPOKES)
+        lab.start_gobgpd_as_its_unit_does()
+        await eventually(lab.socket.exists, "it offers its API")
+        lab.kill_gobgpd()
+        assert lab.socket.exists()
+        lab.start_gobgpd_as_its_unit_does()
+        async with running(lab) as router:
+            assert await router.speaker.advertise(True, 10)
+            await settled(router)
+            await eventually(router.default_seen, "both speakers see our default")
+
+
 async def test_a_killed_gobgpd_is_configured_anew_while_the_kernel_keeps_the_routes(lab: Lab) -> None:
     lab.start_gobgpd()
     async with running(lab) as router:

@@ -31,6 +31,7 @@ from tests.support.namespaces import Namespace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+UNIT = Path(__file__).resolve().parents[2] / "systemd" / "gobgpd-wccpd.service"
 ROUTER_ASN = 64513
 TGW_ASN = 64512
 TUNNELS = {"tun-a": 6, "tun-b": 7}
@@ -235,7 +236,22 @@ class Lab:
     def start_gobgpd(self) -> None:
         """Start an empty gobgpd; a socket left behind by a killed one is removed first, as the unit does."""
         self.socket.unlink(missing_ok=True)
-        command = [self.program, f"--api-hosts=unix://{self.socket}", "--pprof-disable"]
+        self._run_gobgpd([self.program, f"--api-hosts=unix://{self.socket}", "--pprof-disable"])
+
+    def start_gobgpd_as_its_unit_does(self) -> None:
+        """The unit's own lines, with its capabilities alone; only its paths are ours."""
+        settings = [line.partition("=") for line in UNIT.read_text().splitlines()]
+        lines = {
+            key: value.replace("/run/wccpd/gobgpd.sock", str(self.socket)).split()
+            for key, _, value in settings
+            if key in {"ExecStartPre", "ExecStart", "CapabilityBoundingSet"}
+        }
+        subprocess.run(lines["ExecStartPre"], check=True, timeout=10)
+        kept = ",".join(f"+{each.removeprefix('CAP_').lower()}" for each in lines["CapabilityBoundingSet"])
+        without = ["setpriv", f"--bounding-set=-all,{kept}", f"--inh-caps=-all,{kept}", "--no-new-privs"]
+        self._run_gobgpd([*without, *lines["ExecStart"]])
+
+    def _run_gobgpd(self, command: list[str]) -> None:
         with (self.folder / "gobgpd.log").open("ab") as log:
             self.gobgpd = _start(self.router, command, log)
 
