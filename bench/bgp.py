@@ -75,6 +75,9 @@ class _Router:
         self.moved_seconds = 0.0
         """From the event that lost the tunnel's last session to the kernel's acknowledgement."""
         self.first_up = 0.0
+        self.last_up = 0.0
+        self.complete = 0.0
+        """When all prefixes were in the kernel."""
 
     def _on_dirty(self) -> None:
         self.dirty.set()
@@ -96,6 +99,8 @@ class _Router:
             result = await asyncio.to_thread(self.kernel.sync, wanted, verify=False)
             assert not result.errors, result.errors[0]
             self.routes = result.routes
+            if self.routes == len(PREFIXES) and not self.complete:
+                self.complete = time.monotonic()
             tunnels = {hop.interface for _, hops in wanted.ways for hop in hops}
             if lost_at and len(tunnels) == 1 and not self.moved_seconds:
                 self.moved_seconds = time.monotonic() - lost_at
@@ -104,7 +109,10 @@ class _Router:
         sessions = self.speaker.view().sessions
         if not self.first_up and any(each.state is SessionState.ESTABLISHED for each in sessions):
             self.first_up = time.monotonic()
-        return all(each.state is SessionState.ESTABLISHED for each in sessions)
+        up = all(each.state is SessionState.ESTABLISHED for each in sessions)
+        if up and not self.last_up:
+            self.last_up = time.monotonic()
+        return up
 
 
 async def _with_gobgpd(version: str, program: str, bird_seconds: float) -> list[Case]:
@@ -135,13 +143,20 @@ async def _with_gobgpd(version: str, program: str, bird_seconds: float) -> list[
 
 
 def _start_cases(version: str, router: _Router, seconds: float, bird_seconds: float) -> Iterator[Case]:
-    waited = router.first_up - (time.monotonic() - seconds)
+    started = time.monotonic() - seconds
     ratio = seconds / bird_seconds
     yield Case(
         f"bgp_5000_prefixes_{version}", "s", seconds, ratio_to="BIRD with its own kernel protocol", ratio=ratio,
         goal="at most 2 x", met=ratio <= 2,
     )  # fmt: skip
-    yield Case(f"bgp_first_session_{version}", "s", waited)
+    # gobgpd waits for a time by chance before it dials a session: 5 to 10 s in version 3.
+    yield Case(f"bgp_first_session_{version}", "s", router.first_up - started)
+    yield Case(f"bgp_last_session_{version}", "s", router.last_up - started)
+    rest = router.complete - router.first_up
+    yield Case(
+        f"bgp_5000_prefixes_after_first_session_{version}", "s", rest,
+        ratio_to="BIRD with its own kernel protocol, its dialling included", ratio=rest / bird_seconds,
+    )  # fmt: skip
     stall = router.lag.worst_seconds * 1000
     yield Case(f"bgp_start_loop_stall_{version}", "ms", stall, goal="at most 20 ms", met=stall <= 20)
     yield Case(f"bgp_start_loop_stall_cpu_{version}", "ms CPU", router.lag.worst_cpu_seconds * 1000)
