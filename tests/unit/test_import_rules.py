@@ -65,7 +65,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             | {"config/wording.py"},
         ),
         ("aiohttp", {"wccpd/status/control.py"}),
-        ("typer", {"wccpd/cli.py", "wccpd/ctl.py"}),
+        ("typer", {"wccpd/cli.py", "wccpd/ctl.py", "wccpd/manual/commands.py"}),
         ("rich", {"wccpd/status/text.py"}),
         (
             "ctypes",
