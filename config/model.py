@@ -185,7 +185,7 @@ class Bgp(Section):
         ge=3,
         le=65535,
         description=(
-            "BGP hold time: so long a dead path goes unnoticed. The lower of both sides' counts, and the "
+            "BGP hold time: how long a dead path may go unnoticed. The lower of both sides' counts, and the "
             "Transit Gateway offers 30. At least three keepalives."
         ),
     )
@@ -310,7 +310,7 @@ class Control(Section):
 
     socket: SocketPath = Field(
         default=Path("/run/wccpd/control.sock"),
-        description="Unix socket of the control API; its group may read. Then `wccpctl` needs --socket too.",
+        description="Unix socket of the control API; its group may read. With another one, `wccpctl` needs --socket.",
     )
 
 

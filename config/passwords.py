@@ -6,6 +6,7 @@ No word that leaves this module holds any of what was read.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def with_passwords(
             elif found.fault:
                 faults.append(Fault(path, found.fault, found.hint))
             if found.warning:
-                warnings.append(Fault(path, found.warning, "chmod go= the file"))
+                warnings.append(Fault(path, found.warning, found.hint))
             if found.password is not None:
                 update[secret] = found.password
             if source.endswith("_file"):
@@ -112,7 +113,8 @@ def _from_file(path: Path) -> _Found:
     if found.password is None or not status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         return found
     can = "write" if status.st_mode & stat.S_IWOTH else "read"
-    return _Found(found.password, warning=f"every user of this host can {can} {shown}")
+    hint = f"chmod go= {shlex.quote(str(path))}"
+    return _Found(found.password, warning=f"every user of this host can {can} {shown}", hint=hint)
 
 
 def _from_environment(name: str, environment: Mapping[str, str]) -> _Found:

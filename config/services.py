@@ -159,7 +159,10 @@ class AclLine(Section):
     """One line of a redirect list; it matches a packet if all that it names does."""
 
     action: Action = Field(
-        description="`permit`: may be redirected. `deny`: is forwarded without inspection.",
+        description=(
+            "What is done with packets that the line matches. "
+            "`permit`: they are redirected, `deny`: they are forwarded without inspection."
+        ),
         examples=["permit"],
     )
     protocol: Annotated[IpProtocol, LeftOut("`any`")] = Field(
@@ -373,7 +376,7 @@ class Service(Section):
         default=False,
         strict=True,
         description=(
-            "Send new flows only to caches of the zone router.zone, as long as zone_quorum of them are usable. "
+            "Send new flows only to caches in our own zone (router.zone), as long as zone_quorum of them are usable. "
             "Saves traffic between Availability Zones; caches of other zones stand by."
         ),
     )
@@ -387,8 +390,8 @@ class Service(Section):
     assignment: Assignment = Field(
         default=Assignment.AUTO,
         description=(
-            "Who divides the buckets among the caches: the designated `cache`, the `router`, or `auto`, the cache "
-            "if its assignment comes in time, else the router. "
+            "Who divides the buckets among the caches. `cache`: the designated cache, as the drafts have it; `router`: "
+            "this router; `auto`: the cache if its assignment comes in time, else the router. "
             "Squid 4.17 to 6.14 never assigns, so do not set `cache` with it."
         ),
         examples=["router"],

@@ -69,7 +69,7 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file.")] = DEFAULT_CONFIG,
     output: OutputOption = OutputFormat.TEXT,
 ) -> None:
-    """Check a configuration file without touching anything else.
+    """Check a configuration file; touch nothing.
 
     Says what the file means, or every mistake in it with line and column. Warnings, about what is allowed and yet
     seldom meant, do not count as mistakes. Passwords that only the running service can have are not missed.
@@ -94,7 +94,9 @@ def explain_config(
     ] = "",
     output: OutputOption = OutputFormat.TEXT,
 ) -> None:
-    """Explain a key of the configuration: what may be written, the default, the meaning, an example.
+    """Explain a key of the configuration file.
+
+    Says what may be written, the default, the meaning, and gives an example.
 
     A key is written like services.mode or bgp.hold_time_seconds. Without one, all keys are listed; a section lists
     its own. Ends with 2 if there is no such key.
@@ -125,7 +127,11 @@ def explain_config(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors and other tools."""
+    """Print the JSON Schema of the file, for editors.
+
+    An editor with the YAML language server completes and checks keys with it: begin the configuration file with the
+    line `# yaml-language-server: $schema=` and the name of the file into which this was written.
+    """
     from config.schema import schema_text  # noqa: PLC0415 - pydantic takes longer to import than --help may
 
     typer.echo(schema_text(), nl=False)
@@ -133,7 +139,11 @@ def schema() -> None:
 
 @app.command()
 def cleanup(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Remove all of ours from the kernel: tunnels, redirection, routes. The daemon must not be running."""
+    """Remove all of ours from the kernel.
+
+    Tunnels, redirection, learnt routes; also what services in mode closed or reject left behind to go on refusing.
+    The daemon must not be running.
+    """
     loaded = _load(config_file, passwords_needed=False)
     from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
 

@@ -173,7 +173,7 @@ bgp.hold_time_seconds
   whole number, 3 to 65535, in seconds
   default: 30
 
-  BGP hold time: so long a dead path goes unnoticed. The lower of both sides' counts,
+  BGP hold time: how long a dead path may go unnoticed. The lower of both sides' counts,
   and the Transit Gateway offers 30. At least three keepalives.
 
   Example:

@@ -32,6 +32,23 @@ def wccpd_page() -> str:
 
 
 def _wccpd_more(page: Page) -> None:
+    page.heading("Output of check")
+    page.paragraph(
+        "A mistake is a line `FILE:LINE:COLUMN: KEY: what is wrong, found ...; allowed: ...; a hint`; "
+        "all of them come at once, on standard error. Warnings look the same, with the word `warning` before the key."
+    )
+    page.paragraph("With `-o json` it is one object on standard output. Keys may be added, and none changes:")
+    page.item("version", "1.")
+    page.item("file", "The name as it was given.")
+    page.item("usable", "Whether the file can be used.")
+    page.item(
+        "problems, warnings",
+        "Lists of objects with `file`, `line` and `column` (from 1; 0 for the file as a whole), `key` (such as "
+        "`services[0].mode`), `message`, `found`, `expected` and `hint`; what says nothing is empty text.",
+    )
+    page.item(
+        "settings", "All settings with their defaults, without passwords; null if the file cannot be used."
+    )
     page.heading("Files")
     page.item(str(cli.DEFAULT_CONFIG), "The configuration, see `wccpd.yaml`(5).")
     page.item("/run/wccpd/control.sock", "Socket of the control API; `wccpctl` asks there.")

@@ -107,7 +107,9 @@ def test_a_file_that_others_may_read_is_warned_about(mode: int, words: str, plac
     (places / "w").chmod(mode)
     warnings = load(places, "password_file: w").warnings
     assert [warning.path for warning in warnings] == [("services", 0, "password_file")] * bool(words)
-    assert all(words in warning.message and warning.hint == "chmod go= the file" for warning in warnings)
+    assert all(
+        words in warning.message and warning.hint == f"chmod go= {places / 'w'}" for warning in warnings
+    )
 
 
 def test_only_the_running_service_must_have_its_variables_and_credentials(

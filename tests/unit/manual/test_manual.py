@@ -76,7 +76,7 @@ def test_the_page_of_the_command_has_every_subcommand_with_its_help_and_options(
     text = formatted(PAGES["wccpd.8"]())
     for command in cli.app.registered_commands:
         assert command.callback is not None
-        assert " ".join((command.callback.__doc__ or "").split()) in text
+        assert " ".join((command.callback.__doc__ or "").replace("`", "").split()) in text
     assert "-o, --output <text|json> How to write the answer." in text
     assert "FILE Configuration file. [default: /etc/wccpd/wccpd.yaml]" in text
 
