@@ -68,6 +68,10 @@ enter: ## a shell on a node of the lab that KEEP=1 left running; NODE=router1
 down: ## remove a lab that KEEP=1 left running
 	@$(SUDO) $(PYTHON) -m lab down
 
+.PHONY: manual
+manual: setup ## write the manual pages and the JSON Schema anew from the texts in the code
+	$(PYTHON) -m wccpd.manual
+
 .PHONY: lock
 lock: ## write requirements.lock anew from pyproject.toml
 	CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/pip-compile --quiet --upgrade --extra dev --all-build-deps \

@@ -5,7 +5,7 @@ sections are plain frozen models. A leaf: knows neither wccpd, nor bgp, nor gre.
 """
 
 from config.errors import ConfigError, Problem
-from config.loader import load, parse
+from config.loader import Loaded, load, load_with_warnings, parse
 from config.model import (
     Bgp,
     Config,
@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "Kernel",
+    "Loaded",
     "Log",
     "LogFormat",
     "LogLevel",
@@ -37,6 +38,7 @@ __all__ = [
     "Service",
     "Tunnel",
     "load",
+    "load_with_warnings",
     "parse",
     "redacted",
 ]

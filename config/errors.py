@@ -6,21 +6,33 @@ wherever a password could have been written.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SHOWN_PROBLEMS = 100
+"""So many are written out; more come from a file of another kind, or from a program."""
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The way to a value from the top of the file: keys by name, list items by index from 0."""
 
 
 def key_path_text(path: KeyPath) -> str:
-    """Write a key path as people say it: `services[0].mode`; empty for the file as a whole."""
+    """Write a key path as people say it: `services[0].mode`; empty for the file as a whole.
+
+    A key is what somebody wrote: one that is long or holds more than letters is shortened and quoted.
+    """
     text = ""
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        else:
-            text += f".{step}" if text else step
+            continue
+        plain = re.fullmatch(r"[A-Za-z0-9_.<-]{1,60}", step)
+        key = step if plain else ascii(step if len(step) <= 60 else step[:60] + "...")
+        text += f".{key}" if text else key
     return text
 
 
@@ -53,12 +65,20 @@ class Problem:
         return text
 
 
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Problems as their lines come in the file."""
+    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. `problems` holds everything wrong with it, in the file's order."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+        self.problems = in_order(problems)
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.problems))
+        lines = [str(problem) for problem in self.problems[:SHOWN_PROBLEMS]]
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"... and {len(self.problems) - SHOWN_PROBLEMS} more")
+        return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The types of single values in the configuration: what may be written, and the words in which it is refused.
+"""The parsers of single values in the configuration, and the words in which they refuse.
 
 A parser takes what YAML gave (text, whole number, true or false) or the finished object, and raises
 `FieldError` with a sentence that begins "must …". It sees one value only; what values mean together is in
@@ -8,14 +8,12 @@ A parser takes what YAML gave (text, whole number, true or false) or the finishe
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, BeforeValidator
 
 INTERFACE_NAME_OCTETS = 15
 """IFNAMSIZ of linux/if.h without its terminating zero."""
 CACHE_DEVICE_DIGITS = 8
 """What follows the prefix in the name of the device towards a cache: its IPv4 address in hexadecimal."""
+DEVICE_PREFIX_LEAST_OCTETS = 2
 DEVICE_PREFIX_OCTETS = INTERFACE_NAME_OCTETS - CACHE_DEVICE_DIGITS
 UNIX_SOCKET_PATH_OCTETS = 107
 """sun_path of unix(7) without its terminating zero."""
@@ -33,13 +31,6 @@ AWS_RESERVED_INSIDE = tuple(
     )
 )
 """Inside ranges AWS keeps for itself (Transit Gateway Connect, "Connect peers")."""
-
-KNOWN_ROUTE_PROTOCOLS = {
-    8: "gated", 9: "ra", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk",
-    16: "dhcp", 17: "mrouted", 18: "keepalived", 42: "babel", 84: "ovn", 99: "openr",
-    186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
-}  # fmt: skip
-"""Numbers other daemons mark their routes with (linux/rtnetlink.h): using one, we would remove theirs."""
 
 
 class FieldError(ValueError):
@@ -63,9 +54,20 @@ def parse_address(value: object) -> IPv4Address:
         try:
             return IPv4Address(value)
         except AddressValueError:
-            hint = "IPv6 is not supported here" if ":" in value else ""
-            raise FieldError("must be an IPv4 address such as 10.100.1.10", hint=hint) from None
+            raise FieldError(
+                "must be an IPv4 address such as 10.100.1.10", hint=_address_hint(value)
+            ) from None
     raise FieldError("must be an IPv4 address such as 10.100.1.10")
+
+
+def _address_hint(text: str) -> str:
+    if ":" in text:
+        return "IPv6 is not supported here"
+    if re.fullmatch(r"[0-9.]+/[0-9]{1,2}", text):
+        return "remove the '/' and what follows"
+    if re.fullmatch(r"([0-9]+\.){3}[0-9]+", text) and re.search(r"\b0[0-9]", text):
+        return "write the numbers without leading zeros"
+    return "names are not looked up" if re.fullmatch(r"[A-Za-z][A-Za-z0-9.-]*", text) else ""
 
 
 def parse_unicast_address(value: object) -> IPv4Address:
@@ -98,7 +100,8 @@ def parse_outer_address(value: object) -> IPv4Address | IPv6Address:
             raise FieldError("must be an IPv4 or IPv6 address such as 10.99.0.1 or 2001:db8::1") from None
     if not isinstance(value, IPv6Address):
         return parse_unicast_address(value)
-    if value.is_multicast or value.is_loopback or value.is_unspecified or value.is_link_local:
+    unreachable = value.is_multicast or value.is_loopback or value.is_unspecified or value.is_link_local
+    if unreachable or value.scope_id is not None:
         raise FieldError("must be an IPv6 unicast address that other hosts can reach")
     return value
 
@@ -128,10 +131,19 @@ def parse_network(value: object) -> IPv4Network:
     try:
         network = IPv4Network(value, strict=False)
     except ValueError:
-        raise FieldError("must be an IPv4 network such as 10.0.0.0/8") from None
+        hint = "separate the entries of a list by ','" if " " in value else ""
+        raise FieldError("must be an IPv4 network such as 10.0.0.0/8", hint=hint) from None
+    _require_prefix_length(value, network)
     if network.network_address != IPv4Address(value.partition("/")[0]):
         raise FieldError("must have no bits set after the prefix length", hint=f"did you mean '{network}'?")
     return network
+
+
+def _require_prefix_length(text: str, network: IPv4Network | IPv6Network) -> None:
+    """Pass `10.0.0.0/8`, refuse what ipaddress takes beside it: netmasks, and Cisco's wildcards."""
+    _, slash, length = text.partition("/")
+    if slash and length != str(network.prefixlen):
+        raise FieldError("must have a prefix length after the '/'", hint=f"did you mean '{network}'?")
 
 
 def parse_any_network(value: object) -> IPv4Network | IPv6Network:
@@ -145,9 +157,10 @@ def parse_any_network(value: object) -> IPv4Network | IPv6Network:
     if not isinstance(value, str) or ":" not in value:
         return parse_network(value)
     try:
-        network = IPv6Network(value, strict=False)
+        network = IPv6Network(value.replace("%", "no scope"), strict=False)
     except ValueError:
         raise FieldError("must be an IPv6 network such as 2001:db8::/32") from None
+    _require_prefix_length(value, network)
     if network.network_address != IPv6Address(value.partition("/")[0]):
         raise FieldError("must have no bits set after the prefix length", hint=f"did you mean '{network}'?")
     return network
@@ -201,29 +214,17 @@ def parse_accepted_network(value: object) -> IPv4Network | IPv6Network:
     return network
 
 
-def parse_service(value: object) -> Literal["web-cache"] | int:
-    """Read a service group's name: the well-known `web-cache`, or the number of a dynamic service.
-
-    Raises:
-        FieldError: it is neither.
-    """
-    if value == "web-cache":
-        return "web-cache"
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
-        return value
-    raise FieldError(
-        "must name a service group", allowed="web-cache, or the number 0 to 255 of a dynamic service"
-    )
-
-
 def parse_tunnel_name(value: object) -> str:
     """Read a tunnel's name, which becomes the end of its device's name.
 
     Raises:
         FieldError: it holds other characters than a-z, 0-9 and the hyphen, or could be a cache's address.
     """
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
-        raise FieldError("must be a short name", allowed="a-z, 0-9 and '-', not beginning with '-'")
+    most = INTERFACE_NAME_OCTETS - DEVICE_PREFIX_LEAST_OCTETS
+    if not isinstance(value, str) or not re.fullmatch(rf"[a-z0-9][a-z0-9-]{{0,{most - 1}}}", value):
+        raise FieldError(
+            "must be a short name", allowed=f"up to {most} of a-z, 0-9 and '-', not beginning with '-'"
+        )
     if re.fullmatch(rf"[0-9a-f]{{{CACHE_DEVICE_DIGITS}}}", value):
         cache = IPv4Address(int(value, 16))
         raise FieldError(
@@ -279,56 +280,6 @@ def parse_nft_name(value: object) -> str:
     )
 
 
-PROTOCOLS = {"any": None, "icmp": 1, "tcp": 6, "udp": 17}
-"""Protocols that have a name here."""
-
-
-def parse_protocol(value: object) -> int | None:
-    """Read an IP protocol: a name, `any` (None), or its number.
-
-    Raises:
-        FieldError: it is none.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str) and value in PROTOCOLS:
-        return PROTOCOLS[value]
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
-        return value
-    raise FieldError("must be an IP protocol", allowed=f"{', '.join(PROTOCOLS)}, or a number 0 to 255")
-
-
-def parse_port(value: object) -> int:
-    """Read a TCP or UDP port.
-
-    Raises:
-        FieldError: it is none.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
-        return value
-    raise FieldError("must be a port", allowed="1 to 65535")
-
-
-def parse_port_range(value: object) -> tuple[int, int]:
-    """Read a port, or a range of ports as first and last: 443, 8000-8099.
-
-    Raises:
-        FieldError: it is neither.
-    """
-    if isinstance(value, tuple) and len(value) == 2:
-        return value
-    if not isinstance(value, str):
-        port = parse_port(value)
-        return port, port
-    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)
-    if found is None:
-        raise FieldError("must be a port or a range of ports", allowed="such as 443 or 8000-8099")
-    first, last = (parse_port(int(part)) for part in found.groups())
-    if first > last:
-        raise FieldError("must begin with the lower port", hint=f"did you mean {last}-{first}?")
-    return first, last
-
-
 def parse_http_path(value: object) -> str:
     """Read the path of an HTTP request, as it stands in the request's first line (RFC 9112, 3.2.1).
 
@@ -351,49 +302,6 @@ def parse_zone_name(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,63}", value):
         return value
     raise FieldError("must be the name of a zone", allowed="up to 63 letters, digits, '.', '_' or '-'")
-
-
-def parse_asn(value: object) -> int:
-    """Read an autonomous system number, 1 to 4294967294 without the reserved ones (RFC 7300, RFC 6793).
-
-    Raises:
-        FieldError: it is none that a router may use.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 0xFFFFFFFF:
-        raise FieldError("must be an autonomous system number", allowed="1 to 4294967294")
-    if value in {23456, 65535}:
-        raise FieldError("must not be a reserved autonomous system number")
-    return value
-
-
-def parse_transit_gateway_asn(value: object) -> int:
-    """Read the ASN of a Transit Gateway, which AWS takes from the private ranges only.
-
-    Raises:
-        FieldError: no Transit Gateway can have it.
-    """
-    number = parse_asn(value)
-    if 64512 <= number <= 65534 or 4200000000 <= number <= 4294967294:
-        return number
-    raise FieldError(
-        "must be the Transit Gateway's ASN", allowed="64512 to 65534, or 4200000000 to 4294967294"
-    )
-
-
-def parse_route_protocol(value: object) -> int:
-    """Read the number that marks our routes in the kernel, one that nobody else uses.
-
-    Raises:
-        FieldError: out of range, the kernel's own, or another routing daemon's.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 5 <= value <= 255:
-        raise FieldError("must be a route protocol number", allowed="5 to 255 (0 to 4 are the kernel's)")
-    if value in KNOWN_ROUTE_PROTOCOLS:
-        raise FieldError(
-            "must not be a number another routing daemon uses: we remove the routes that carry it",
-            hint=f"{value} is {KNOWN_ROUTE_PROTOCOLS[value]}",
-        )
-    return value
 
 
 def parse_path(value: object) -> Path:
@@ -433,6 +341,34 @@ def require_socket_length(path: Path) -> Path:
     return path
 
 
+def parse_environment_name(value: object) -> str:
+    """Read the name of an environment variable.
+
+    Raises:
+        FieldError: no shell could set it.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        return value
+    raise FieldError(
+        "must be the name of an environment variable, not its value",
+        allowed="letters, digits and '_', not beginning with a digit",
+    )
+
+
+def parse_credential_name(value: object) -> str:
+    """Read the name of a systemd credential, which is a file's name too.
+
+    Raises:
+        FieldError: systemd would not take it.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[!-.0-9;-~]{1,255}", value) and value not in {".", ".."}:
+        return value
+    raise FieldError(
+        "must be the name of a systemd credential",
+        allowed="up to 255 ASCII characters without blank, '/' and ':'",
+    )
+
+
 def refuse_open_password(value: object) -> object:
     """Let only the loader set a password: one written in the configuration file itself is refused.
 
@@ -442,34 +378,7 @@ def refuse_open_password(value: object) -> object:
     if isinstance(value, str | int | float | list | dict):
         raise FieldError(
             "must not be written in this file",
-            hint="put it in a file of its own and name that in password_file",
+            hint="put it in a file of its own and name that in password_file, "
+            "or use password_environment or password_credential",
         )
     return value
-
-
-UnicastAddress = Annotated[IPv4Address, BeforeValidator(parse_unicast_address)]
-MulticastAddress = Annotated[IPv4Address, BeforeValidator(parse_multicast_address)]
-Network = Annotated[IPv4Network, BeforeValidator(parse_network)]
-OuterAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_outer_address)]
-AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_any_network)]
-AcceptedNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_accepted_network)]
-InsideIpv6Network = Annotated[IPv6Network, BeforeValidator(parse_inside_ipv6_network)]
-InsideNetwork = Annotated[IPv4Network, BeforeValidator(parse_inside_network)]
-ServiceName = Annotated[Literal["web-cache"] | int, BeforeValidator(parse_service)]
-TunnelName = Annotated[str, BeforeValidator(parse_tunnel_name)]
-InterfaceName = Annotated[str, BeforeValidator(parse_interface_name)]
-DevicePrefix = Annotated[str, BeforeValidator(parse_device_prefix)]
-NftName = Annotated[str, BeforeValidator(parse_nft_name)]
-Asn = Annotated[int, BeforeValidator(parse_asn)]
-TransitGatewayAsn = Annotated[int, BeforeValidator(parse_transit_gateway_asn)]
-IpProtocol = Annotated[int | None, BeforeValidator(parse_protocol)]
-HttpPath = Annotated[str, BeforeValidator(parse_http_path)]
-Port = Annotated[int, BeforeValidator(parse_port)]
-PortRange = Annotated[tuple[int, int], BeforeValidator(parse_port_range)]
-ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
-RouteProtocol = Annotated[int, BeforeValidator(parse_route_protocol)]
-FilePath = Annotated[Path, BeforeValidator(parse_path)]
-AbsolutePath = Annotated[Path, BeforeValidator(parse_path), AfterValidator(require_absolute)]
-SocketPath = Annotated[
-    Path, BeforeValidator(parse_path), AfterValidator(require_absolute), AfterValidator(require_socket_length)
-]

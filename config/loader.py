@@ -1,40 +1,64 @@
 """From a file's name to frozen settings, or to a `ConfigError` that holds everything wrong with the file.
 
-The only place that reads files: the configuration and the password files it names. The order: YAML
-(`source`), single values (`model`), rules between values (`validate`), passwords; a fault in one step hides
-none of the next wherever the next can still be judged.
+The order: YAML (`source`), single values (`model`), rules between values (`validate`), `passwords`; a fault in
+one step hides none of the next wherever the next can still be judged. Then `advice` has its say.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, SecretBytes, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from config.errors import ConfigError, Problem
+from config.advice import advise
+from config.errors import ConfigError, Problem, in_order
 from config.model import Bgp, Config, Control, Kernel, Router, Tunnel, with_derived_values
+from config.passwords import with_passwords
 from config.services import Redirect, Service
 from config.source import Document, SourceError
 from config.source import parse as parse_yaml
 from config.validate import Fault, Parts, validate
-from config.wording import shown, translate
+from config.wording import is_of_shape, shown, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container
     from typing import TypeVar
+
+    from config.errors import KeyPath
 
     _Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_FILE_BYTES = 256 * 1024
-PASSWORD_MAX_OCTETS = 8
-"""Length of the password field in the Security Info component's key (draft-wilson-wrec-wccp-v2-01, 5.6.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used."""
+
+    config: Config
+    warnings: tuple[Problem, ...]
+    """What is valid and yet seldom meant, in the file's order."""
 
 
 def load(path: Path | str) -> Config:
     """Read, check and complete a configuration file, passwords included.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    return load_with_warnings(path).config
+
+
+def load_with_warnings(path: Path | str, *, passwords_needed: bool = True) -> Loaded:
+    """The same, with what deserves a second look.
+
+    Args:
+        path: The file.
+        passwords_needed: False to check only: a password that the running service alone can have (its environment,
+            its credentials, a file that we may not read) is then missing with a warning.
 
     Raises:
         ConfigError: with every problem of the file.
@@ -45,7 +69,7 @@ def load(path: Path | str) -> Config:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(name, 0, 0, (), f"cannot be read: {_why(error)}"),)) from None
-    return parse(_decode(content, name), file=name, directory=Path(path).parent)
+    return _complete(_decode(content, name), name, Path(path).parent, passwords_needed=passwords_needed)
 
 
 def parse(text: str, *, file: str = "<text>", directory: Path | None = None) -> Config:
@@ -59,21 +83,23 @@ def parse(text: str, *, file: str = "<text>", directory: Path | None = None) -> 
     Raises:
         ConfigError: with every problem.
     """
+    return _complete(text, file, directory or Path(), passwords_needed=True).config
+
+
+def _complete(text: str, file: str, directory: Path, *, passwords_needed: bool) -> Loaded:
     try:
         document = parse_yaml(text, file)
     except SourceError as error:
         raise ConfigError((error.problem,)) from None
-    problems = list(document.problems)
     config, field_problems = _check_fields(document)
-    reported = {problem.path for problem in problems}
-    problems += (problem for problem in field_problems if problem.path not in reported)
+    problems = _without_consequences(document, field_problems)
     parts = _sound_parts(document)
-    problems += (_positioned(document, fault) for fault in validate(parts))
-    services, faults = _with_passwords(parts.services, directory or Path())
-    problems += (_positioned(document, fault) for fault in faults)
+    passwords = with_passwords(parts.services, directory, os.environ, needed=passwords_needed)
+    problems += (_positioned(document, fault) for fault in (*validate(parts), *passwords.faults))
     if config is None or problems:
         raise ConfigError(tuple(problems))
-    return config.with_services(services)
+    warnings = (_positioned(document, fault) for fault in (*passwords.warnings, *advise(config)))
+    return Loaded(config.with_services(passwords.services), in_order(warnings))
 
 
 def _decode(content: bytes, name: str) -> str:
@@ -105,83 +131,76 @@ def _check_fields(document: Document) -> tuple[Config | None, list[Problem]]:
     return None, [problem for each in details if (problem := translate(document, each)) is not None]
 
 
+def _without_consequences(document: Document, field_problems: list[Problem]) -> list[Problem]:
+    """Those of YAML and those of values together: one for each place, and none inside what is no section."""
+    shapeless = {problem.path for problem in field_problems if is_of_shape(problem)}
+    problems = [
+        problem
+        for problem in document.problems
+        if not any(problem.path[:length] in shapeless for length in range(1, len(problem.path)))
+    ]
+    reported = {problem.path for problem in problems}
+    return problems + [problem for problem in field_problems if problem.path not in reported]
+
+
 def _sound_parts(document: Document) -> Parts:
     """What of the file is right by itself, each section and list item judged alone."""
+    lacking = _lacking_values(document)
     derived = with_derived_values(document.data)
     raw = derived if isinstance(derived, dict) else {}
     tunnels = raw.get("tunnels", [])
     return Parts(
-        router=_sound(Router, raw.get("router")),
-        tunnels=_sound_items(Tunnel, tunnels),
+        router=_sound(Router, raw.get("router"), ("router",), lacking),
+        tunnels=_sound_items(Tunnel, tunnels, "tunnels", lacking),
         tunnels_written=len(tunnels) if isinstance(tunnels, list) else 1,
-        bgp=_sound(Bgp, raw.get("bgp")),
+        bgp=_sound(Bgp, raw.get("bgp"), ("bgp",), lacking),
         bgp_written=("bgp",) in document.keys,
         sections_known=isinstance(document.data, dict) and not raw.keys() - Config.model_fields.keys(),
-        services=_sound_items(Service, raw.get("services", [])),
-        redirect=_sound(Redirect, raw.get("redirect", {})),
-        control=_sound(Control, raw.get("control", {})),
-        kernel=_sound(Kernel, raw.get("kernel", {})),
+        services=_sound_items(Service, raw.get("services", []), "services", lacking),
+        redirect=_sound(Redirect, raw.get("redirect", {}), ("redirect",), lacking),
+        control=_sound(Control, raw.get("control", {}), ("control",), lacking),
+        kernel=_sound(Kernel, raw.get("kernel", {}), ("kernel",), lacking),
     )
 
 
-def _sound(model: type[_Model], data: object) -> _Model | None:
+def _lacking_values(document: Document) -> set[KeyPath]:
+    """Every place in which something was meant to stand that could not be read, and what is around it."""
+    places = (problem.path for problem in document.problems if not _has_value(document.data, problem.path))
+    return {path[:length] for path in places for length in range(1, len(path) + 1)}
+
+
+def _has_value(data: object, path: KeyPath) -> bool:
+    for step in path:
+        match data, step:
+            case list(), int() if step < len(data):
+                data = data[step]
+            case dict(), str() if step in data:
+                data = data[step]
+            case _:
+                return False
+    return data is not None
+
+
+def _sound(model: type[_Model], data: object, path: KeyPath, lacking: Container[KeyPath]) -> _Model | None:
+    if path in lacking:
+        return None
     try:
         return model.model_validate(data)
     except ValidationError:
         return None
 
 
-def _sound_items(model: type[_Model], data: object) -> dict[int, _Model]:
+def _sound_items(
+    model: type[_Model], data: object, key: str, lacking: Container[KeyPath]
+) -> dict[int, _Model]:
     items = enumerate(data) if isinstance(data, list) else ()
-    return {index: sound for index, item in items if (sound := _sound(model, item)) is not None}
+    sound = ((index, _sound(model, item, (key, index), lacking)) for index, item in items)
+    return {index: item for index, item in sound if item is not None}
 
 
 def _positioned(document: Document, fault: Fault) -> Problem:
     mark = document.locate(fault.path)
     return Problem(document.file, mark.line, mark.column, fault.path, fault.message, hint=fault.hint)
-
-
-def _with_passwords(
-    services: Mapping[int, Service], directory: Path
-) -> tuple[tuple[Service, ...], list[Fault]]:
-    """The services with their passwords, and a fault for each password that cannot be had."""
-    complete, faults = [], []
-    for index, service in services.items():
-        found: dict[str, object] = {}
-        for key, file in (
-            ("password", service.password_file),
-            ("previous_password", service.previous_password_file),
-        ):
-            if file is None:
-                continue
-            path = directory / file
-            password = _read_password(path)
-            if isinstance(password, str):
-                faults.append(Fault(("services", index, f"{key}_file"), f"{str(path)!a} {password}"))
-            else:
-                found |= {f"{key}_file": path, key: password}
-        complete.append(service.model_copy(update=found))
-    return tuple(complete), faults
-
-
-def _read_password(path: Path) -> SecretBytes | str:
-    """A password, or the words why there is none; the words never hold what was read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "is not a regular file"
-            content = file.read(PASSWORD_MAX_OCTETS + 3)
-    except OSError as error:
-        return f"cannot be read: {_why(error)}"
-    password = content.removesuffix(b"\n").removesuffix(b"\r")
-    if not password:
-        return "is empty: a password has 1 to 8 octets"
-    if len(password) > PASSWORD_MAX_OCTETS:
-        return "holds more than 8 octets: WCCP passwords have 1 to 8"
-    if password != password.strip() or any(octet < 0x20 or octet == 0x7F for octet in password):
-        return "holds a control character, or a blank at one of its ends"
-    return SecretBytes(password)
 
 
 def _why(error: OSError) -> str:

@@ -7,19 +7,20 @@ single values; `validate` checks what they mean together. Nothing here reads a f
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from config.fields import (
+from config.fields import FieldError, parse_unicast_address
+from config.kinds import (
     AbsolutePath,
     AcceptedNetwork,
     AnyNetwork,
     Asn,
     DevicePrefix,
-    FieldError,
     InsideIpv6Network,
     InsideNetwork,
+    LeftOut,
     Network,
     NftName,
     OuterAddress,
@@ -29,7 +30,6 @@ from config.fields import (
     TunnelName,
     UnicastAddress,
     ZoneName,
-    parse_unicast_address,
 )
 from config.section import Section
 from config.services import Redirect, Service
@@ -71,14 +71,19 @@ class Router(Section):
     """The router itself, as caches know it."""
 
     id: UnicastAddress = Field(
-        description="Router ID: an IPv4 address of this host. Caches send WCCP to it, it sends them GRE."
+        description=(
+            "Router ID: an IPv4 address of this host. Caches send WCCP to it (in Squid `wccp2_router`), and "
+            "redirected packets in GRE come from it."
+        )
     )
     addresses: tuple[UnicastAddress, ...] = Field(
-        default=(), description="Further IPv4 addresses of this host to which caches may send HERE_I_AM."
+        default=(),
+        description="Further IPv4 addresses of this host to which caches may send HERE_I_AM.",
+        examples=[["10.100.2.10"]],
     )
-    zone: ZoneName | None = Field(
+    zone: Annotated[ZoneName | None, LeftOut("none")] = Field(
         default=None,
-        description="The zone that this router is in, e.g. an Availability Zone; see prefer_zone.",
+        description="The zone that this router is in, e.g. its Availability Zone; see services.prefer_zone.",
     )
 
 
@@ -87,37 +92,43 @@ class Tunnel(Section):
 
     name: TunnelName = Field(
         description=(
-            "Name of the tunnel. After kernel.device_prefix it names the device; 15 octets in all. "
-            "Not 8 hexadecimal digits: so the devices of caches are named."
+            "Name of the tunnel. After kernel.device_prefix it names the device, 15 octets in all: "
+            "`tgw-a` is device `wccp-tgw-a`. Not 8 hexadecimal digits: so the devices of caches are named."
         )
     )
-    local: OuterAddress = Field(
-        description=("Our GRE address, the Connect peer's 'peer address', IPv4 or IPv6. Default: router.id."),
+    local: Annotated[OuterAddress, LeftOut("what router.id is")] = Field(
+        description=(
+            "Our end of the GRE tunnel, the Connect peer's `peer GRE address`. Of the same IP version as `remote`."
+        ),
+        examples=["10.100.1.10"],
     )
     remote: OuterAddress = Field(
-        description="The Transit Gateway's GRE address, out of one of its CIDR blocks; IPv4 or IPv6 as local.",
+        description=(
+            "The Transit Gateway's end of the GRE tunnel, the Connect peer's `transit gateway GRE address`. "
+            "This host needs a route to it through the VPC."
+        )
     )
     inside: InsideNetwork = Field(
         description=(
-            "The Connect peer's inside CIDR block, a /29 of 169.254.0.0/16. Its first host is ours, "
-            "the second and third are the Transit Gateway's two BGP speakers."
+            "The Connect peer's inside CIDR block. Its first host is ours, the second and third are the "
+            "Transit Gateway's two BGP speakers."
         )
     )
-    inside_ipv6: InsideIpv6Network | None = Field(
+    inside_ipv6: Annotated[InsideIpv6Network | None, LeftOut("no IPv6 in this tunnel")] = Field(
         default=None,
         description=(
-            "The Connect peer's IPv6 inside CIDR block, a /125 of fd00::/8, if it has one: IPv6 prefixes are then "
-            "exchanged in the same sessions. Its first host is ours."
+            "The Connect peer's IPv6 inside CIDR block, if it has one. IPv6 prefixes are then exchanged in the "
+            "same BGP sessions; its first host is ours."
         ),
     )
-    mtu_bytes: int = Field(
+    mtu_bytes: Annotated[int, LeftOut("8476, over IPv6 8456")] = Field(
         default=TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[4],
         strict=True,
         ge=576,
         le=TRANSIT_GATEWAY_MTU_BYTES - GRE_OVERHEAD_BYTES[4],
         description=(
-            "MTU of the tunnel in bytes; the Transit Gateway carries 8500, of which GRE takes 24 over IPv4 and 44 "
-            "over IPv6. Default over IPv6: 8456. Status says if the path carries less."
+            "MTU of the tunnel. The Transit Gateway carries 8500 bytes, of which GRE takes 24 over IPv4 and 44 "
+            "over IPv6. Status says if the path carries less."
         ),
     )
     ttl: int = Field(
@@ -125,7 +136,7 @@ class Tunnel(Section):
         strict=True,
         ge=1,
         le=255,
-        description="Fixed TTL of the outer header, never copied from inside.",
+        description="TTL of the outer header; fixed, never copied from inside.",
     )
 
     @property
@@ -150,54 +161,72 @@ class Bgp(Section):
     """BGP towards the Transit Gateway, spoken by a GoBGP sidecar."""
 
     asn: Asn = Field(
-        description="Our autonomous system number. All routers of a fleet share it, or ECMP fails."
+        description=(
+            "Our autonomous system number, the Connect peers' `peer ASN`. All routers of a fleet have the same, or "
+            "the Transit Gateway does not spread traffic over them."
+        )
     )
-    peer_asn: TransitGatewayAsn = Field(description="The Transit Gateway's ASN; must differ from ours.")
+    peer_asn: TransitGatewayAsn = Field(
+        description="The Transit Gateway's own autonomous system number; never the same as ours."
+    )
     gobgp_socket: SocketPath = Field(
         default=Path("/run/wccpd/gobgpd.sock"), description="Unix socket on which gobgpd offers its API."
     )
     listen_port: int = Field(
-        default=179, strict=True, ge=1, le=65535, description="TCP port on which gobgpd takes BGP sessions."
+        default=179,
+        strict=True,
+        ge=1,
+        le=65535,
+        description="TCP port on which gobgpd takes BGP sessions. The Transit Gateway knows only 179.",
     )
     hold_time_seconds: int = Field(
         default=30,
         strict=True,
         ge=3,
         le=65535,
-        description="BGP hold time in seconds, at least three keepalives.",
+        description=(
+            "BGP hold time: how long a dead path may go unnoticed. The lower of both sides' counts, and the "
+            "Transit Gateway offers 30. At least three keepalives."
+        ),
     )
     keepalive_seconds: int = Field(
-        default=10, strict=True, ge=1, le=21845, description="Time between BGP keepalives in seconds."
+        default=10, strict=True, ge=1, le=21845, description="Time between two BGP keepalives of ours."
     )
     connect_retry_seconds: int = Field(
-        default=5, strict=True, ge=1, le=65535, description="Time between attempts to connect in seconds."
+        default=5,
+        strict=True,
+        ge=1,
+        le=65535,
+        description="Time between two attempts to open a BGP session.",
     )
     advertise: tuple[AnyNetwork, ...] = Field(
         default=(IPv4Network("0.0.0.0/0"),),
         min_length=1,
         description="Networks advertised to the Transit Gateway; IPv6 ones need a tunnel with inside_ipv6.",
+        examples=[["0.0.0.0/0", "::/0"]],
     )
     advertise_when: AdvertiseWhen = Field(
         default=AdvertiseWhen.FORWARDING,
         description=(
-            "What this router must be able to do for its networks to be advertised: `forwarding` (the kernel "
-            "forwards, and the host has a route of its own towards each of them), `redirecting` (that, and "
-            "every service group has `quorum` usable caches), or `always`. Else the Transit Gateway uses other routers."
+            "What this router must be able to do for its networks to be advertised; else the Transit Gateway uses "
+            "other routers. `forwarding`: the kernel forwards, and the host has a route of its own towards each of "
+            "them. `redirecting`: that, and every service has `quorum` usable caches. `always`: nothing."
         ),
+        examples=["redirecting"],
     )
     quorum: int = Field(
         default=1,
         strict=True,
         ge=1,
         le=32,
-        description="With `redirecting`: usable caches that every service group needs.",
+        description="With `advertise_when: redirecting`: usable caches that every service needs.",
     )
     fail_seconds: int = Field(
         default=3,
         strict=True,
         ge=0,
         le=3600,
-        description="How long the condition must fail before the networks are withdrawn.",
+        description="How long the condition of advertise_when must fail before the networks are withdrawn.",
     )
     recover_seconds: int = Field(
         default=10,
@@ -206,12 +235,13 @@ class Bgp(Section):
         le=3600,
         description="After a withdrawal: how long the condition must hold before they are advertised again.",
     )
-    med: int | None = Field(
+    med: Annotated[int | None, LeftOut("none is sent, which the Transit Gateway takes for 100")] = Field(
         default=None,
         strict=True,
         ge=0,
         le=2**32 - 1,
-        description="MED sent with them: the Transit Gateway prefers the router with the lower. None counts as 100.",
+        description="MED sent with the networks. The Transit Gateway prefers the router with the lower one.",
+        examples=[50],
     )
     prepend: int = Field(
         default=0,
@@ -219,8 +249,8 @@ class Bgp(Section):
         ge=0,
         le=10,
         description=(
-            "How often our ASN is repeated in their path, for a standby router. The Transit Gateway "
-            "spreads only over routers with the same number."
+            "How often our ASN is repeated in the path of the networks, for a standby router. The Transit Gateway "
+            "spreads traffic only over routers with the same number."
         ),
     )
     accept: tuple[AcceptedNetwork, ...] = Field(
@@ -231,14 +261,18 @@ class Bgp(Section):
             IPv4Network("100.64.0.0/10"),
         ),
         min_length=1,
-        description="Ranges out of which spoke prefixes are accepted; never the default route.",
+        description=(
+            "Ranges out of which spoke prefixes are accepted. Spokes with public or IPv6 addresses must be added; "
+            "the default route cannot be."
+        ),
+        examples=[["10.0.0.0/8", "fd00::/8"]],
     )
     accept_max_length: int = Field(
         default=28,
         strict=True,
         ge=8,
         le=32,
-        description="Longest IPv4 prefix accepted; 28 is the smallest VPC CIDR block. Raise it for VPN hosts.",
+        description="Longest IPv4 prefix accepted. 28 is the smallest VPC CIDR block; VPN hosts need 32.",
     )
     accept_max_length_ipv6: int = Field(
         default=64, strict=True, ge=8, le=128, description="Longest IPv6 prefix accepted."
@@ -248,7 +282,7 @@ class Bgp(Section):
         strict=True,
         ge=1,
         le=100_000,
-        description="Most prefixes taken from one session; a Transit Gateway sends 5,000 at most.",
+        description="Most prefixes taken from one session. A Transit Gateway sends 5,000 at most.",
     )
     local_networks: tuple[AnyNetwork, ...] = Field(
         default=(),
@@ -256,16 +290,18 @@ class Bgp(Section):
             "Networks on this side, such as the Egress VPC's CIDR block: never routed into a tunnel, even where a "
             "learnt prefix covers them. Tunnel ends, caches and the host's own subnets always count."
         ),
+        examples=[["10.100.0.0/16"]],
     )
-    multipath_hash_policy: int | None = Field(
+    multipath_hash_policy: Annotated[int | None, LeftOut("left as it is; status says what it is")] = Field(
         default=None,
         strict=True,
         ge=0,
         le=2,
         description=(
-            "Set net.ipv4 and net.ipv6.fib_multipath_hash_policy for the whole host: 1 spreads by ports too. "
-            "Default: leave it, status says what it is."
+            "Sets net.ipv4 and net.ipv6.fib_multipath_hash_policy for the whole host: how the kernel spreads "
+            "flows over several tunnels. 0 is by addresses, 1 by ports too, 2 by inner addresses."
         ),
+        examples=[1],
     )
 
 
@@ -274,7 +310,7 @@ class Control(Section):
 
     socket: SocketPath = Field(
         default=Path("/run/wccpd/control.sock"),
-        description="Unix socket of the control API; its group may read.",
+        description="Unix socket of the control API; its group may read. With another one, `wccpctl` needs --socket.",
     )
 
 
@@ -283,41 +319,51 @@ class Kernel(Section):
 
     device_prefix: DevicePrefix = Field(
         default="wccp-",
-        description="Beginning of our devices' names; at most 7 octets, a cache's address adds 8 to it.",
+        description="Beginning of our devices' names; a tunnel's name or a cache's address in hexadecimal follows.",
     )
     mark_shift: int = Field(
         default=0,
         strict=True,
         ge=0,
         le=8,
-        description="Lowest of the 24 packet mark bits we use; the rest stays as is.",
+        description=(
+            "Lowest of the 24 bits of the packet mark that we use. Shift them if other software "
+            "on this host uses low bits; bits that are not ours stay as they are."
+        ),
     )
     table_base: int = Field(
         default=18800,
         strict=True,
         ge=256,
         le=2**31 - 65536,
-        description="First routing table of ours; each cache takes one from here upwards.",
+        description="Our routing tables have this number plus 1 to 255, one for each cache.",
     )
     rule_priority: int = Field(
         default=18800,
         strict=True,
         ge=1,
         le=32510,
-        description="Our policy rules have this priority plus 1 to 255; 32766, the main table, comes after them.",
+        description="Our policy rules have this priority plus 1 to 255, so all before the main table's 32766.",
     )
     route_protocol: RouteProtocol = Field(
-        default=118, description="Route protocol number of our routes; no other routing daemon may use it."
+        default=118,
+        description="Protocol number of our routes (`ip route show proto 118`); no other routing daemon may use it.",
     )
-    nft_table: NftName = Field(default="wccpd", description="Name of our nftables table.")
+    nft_table: NftName = Field(
+        default="wccpd", description="Name of our nftables table (`nft list table ip wccpd`)."
+    )
 
 
 class Log(Section):
     """What is logged, and how."""
 
-    level: LogLevel = Field(default=LogLevel.INFO, description="The least severe event that is logged.")
+    level: LogLevel = Field(
+        default=LogLevel.INFO, description="The least severe event that is logged.", examples=["debug"]
+    )
     format: LogFormat = Field(
-        default=LogFormat.AUTO, description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere."
+        default=LogFormat.AUTO,
+        description="How events are written. `auto` is `text` on a terminal and `json` elsewhere.",
+        examples=["json"],
     )
 
 
@@ -325,7 +371,9 @@ class Cache(Section):
     """What the operator knows of caches beforehand."""
 
     network: Network = Field(description="IPv4 network of caches, or the address of one.")
-    zone: ZoneName = Field(description="Their zone, e.g. an Availability Zone; the longest network counts.")
+    zone: ZoneName = Field(
+        description="Their zone, e.g. an Availability Zone. Where networks overlap, the longest prefix counts."
+    )
 
 
 class Config(Section):
@@ -334,21 +382,32 @@ class Config(Section):
     router: Router = Field(description="The router itself, as caches know it.")
     tunnels: tuple[Tunnel, ...] = Field(
         default=(),
-        description="GRE tunnels of the Transit Gateway Connect peers; may be empty, then without bgp.",
+        description=(
+            "GRE tunnels of the Transit Gateway Connect peers. "
+            "Without any, traffic comes in through redirect.interfaces."
+        ),
     )
-    bgp: Bgp | None = Field(default=None, description="BGP towards the Transit Gateway; goes with tunnels.")
+    bgp: Annotated[Bgp | None, LeftOut("no BGP")] = Field(
+        default=None, description="BGP towards the Transit Gateway. Needed with tunnels, and only then."
+    )
     services: tuple[Service, ...] = Field(
-        min_length=1, max_length=MAX_SERVICES, description=f"WCCP service groups, 1 to {MAX_SERVICES}."
+        min_length=1, max_length=MAX_SERVICES, description="WCCP service groups that caches may join."
     )
     redirect: Redirect = Field(
         default=Redirect(), description="Which traffic is looked at, and how it is carried."
     )
-    caches: tuple[Cache, ...] = Field(default=(), description="Zones of caches.")
+    caches: tuple[Cache, ...] = Field(
+        default=(), description="Which caches are in which zone, for services.prefer_zone."
+    )
     control: Control = Field(default=Control(), description="How `wccpctl` reaches the daemon.")
-    kernel: Kernel = Field(default=Kernel(), description="How our objects in the kernel are recognised.")
+    kernel: Kernel = Field(
+        default=Kernel(),
+        description="How our objects in the kernel are recognised. Whatever carries these marks is ours to remove.",
+    )
     log: Log = Field(default=Log(), description="What is logged, and how.")
     state_directory: AbsolutePath = Field(
-        default=Path("/var/lib/wccpd"), description="Directory for what must outlive a restart."
+        default=Path("/var/lib/wccpd"),
+        description="Directory for what must outlive a restart: drains, and what caches were told.",
     )
 
     @model_validator(mode="before")

@@ -11,19 +11,22 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretBytes, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from config.fields import (
-    FieldError,
+from config.fields import FieldError, refuse_open_password
+from config.interop import Interop
+from config.kinds import (
+    CredentialName,
+    EnvironmentName,
     FilePath,
     HttpPath,
     InterfaceName,
     IpProtocol,
+    LeftOut,
     MulticastAddress,
     Network,
     Port,
     PortRange,
     ServiceName,
     UnicastAddress,
-    refuse_open_password,
 )
 from config.section import Section
 
@@ -103,71 +106,48 @@ class Action(StrEnum):
     DENY = "deny"
 
 
-class Interop(Section):
-    """Points on which WCCP's drafts and real proxies disagree; the defaults suit all proxies that are known."""
-
-    minor_version: int = Field(
-        default=1, strict=True, ge=0, le=1, description="Highest version spoken: 0 is WCCP 2.00, 1 is 2.01."
-    )
-    answer_unusable: bool = Field(
-        default=True,
-        strict=True,
-        description="Answer a HERE_I_AM with a stale Receive ID or an unsupported method, as 2.01 has it.",
-    )
-    removal_query_takes_receive_id: bool = Field(
-        default=True,
-        strict=True,
-        description="A REMOVAL_QUERY has a Receive ID of its own, as IOS does, rather than repeating the last.",
-    )
-    accepted_receive_ids: int = Field(
-        default=1,
-        strict=True,
-        ge=1,
-        le=4,
-        description="How many of the last Receive IDs count as an echo; more than 1 helps on lossy paths.",
-    )
-    priority_defines_service: bool = Field(
-        default=False,
-        strict=True,
-        description="Refuse a cache whose definition of the service differs in nothing but its priority.",
-    )
-    flush_when_not_listed: bool = Field(
-        default=False,
-        strict=True,
-        description="A REDIRECT_ASSIGN that omits this router flushes its table, as 2.00 has it.",
-    )
-    bucket_vector_low_bit_first: bool = Field(
-        default=False,
-        strict=True,
-        description="Bit order of the bucket vector that an I_SEE_YOU shows.",
-    )
-
-
 class Match(Section):
-    """What a dynamic service redirects (draft 5.6.2)."""
+    """What a dynamic service redirects (draft 5.6.2). Proxies must announce the same, value by value."""
 
-    protocol: IpProtocol | None = Field(
-        default=6, description="`tcp`, `udp`, `icmp`, a protocol number, or `any` for every protocol."
+    protocol: Annotated[IpProtocol, LeftOut("`tcp`")] = Field(
+        default=6,
+        description="IP protocol of the service's packets. `any` is every protocol, and then without ports.",
     )
     ports: tuple[Port, ...] = Field(
-        default=(), max_length=8, description="Up to 8 ports; empty: all. Only with tcp and udp."
+        default=(),
+        max_length=8,
+        description="Ports of the service's packets, 8 at most; only with tcp and udp. Empty: all ports.",
+        examples=[[443, 8443]],
     )
     ports_are: PortsAre = Field(
         default=PortsAre.DESTINATION,
-        description="Whether the ports are the packet's `destination` or `source` ports.",
+        description=(
+            "Whether `ports` are `destination` or `source` ports. `source` is for the second service of a "
+            "spoofing proxy, which takes what servers answer."
+        ),
     )
     priority: int = Field(
         default=200,
         strict=True,
         ge=0,
         le=255,
-        description="Higher is asked first; web-cache has 240.",
+        description=(
+            "Services with a higher priority are asked first, equal ones in the file's order; `web-cache` has 240. "
+            "The first whose protocol and ports fit a packet decides about it."
+        ),
     )
     hash: tuple[HashField, ...] = Field(
-        default=(HashField.SOURCE_IP,), min_length=1, description="Fields of which the hash is made."
+        default=(HashField.SOURCE_IP,),
+        min_length=1,
+        description=(
+            "Fields of a packet whose hash is its bucket, and so its cache. `source_ip` keeps a client at one "
+            "cache, `destination_ip` keeps a web site at one."
+        ),
     )
     alternate_hash: tuple[HashField, ...] = Field(
-        default=(), description="Fields of the alternate hash, for buckets that the caches flag."
+        default=(),
+        description="Fields of the second hash, for buckets that the caches flag as overloaded.",
+        examples=[["source_port"]],
     )
 
     @model_validator(mode="after")
@@ -191,13 +171,13 @@ class Probe(Section):
         default=ProbeKind.TCP,
         description="`tcp`: the cache accepts the connection. `http`: it answers a request with a status below 500.",
     )
-    address: UnicastAddress = Field(
+    canary: UnicastAddress = Field(
         description=(
             "Whom the connection is for, as the cache sees it. With `tcp` best an address that nobody has, so that "
             "only a cache that intercepts can answer; with `http` a server that the caches can reach."
         )
     )
-    port: Port = Field(description="TCP port of that address: one that the caches intercept, e.g. 80.")
+    canary_port: Port = Field(description="TCP port of that address: one that the caches intercept, e.g. 80.")
     path: HttpPath = Field(default="/", description="With `http`: what is asked for.")
     interval_milliseconds: int = Field(
         default=500, strict=True, ge=100, le=60_000, description="Time from one probe of a cache to the next."
@@ -223,17 +203,33 @@ class Probe(Section):
 class AclLine(Section):
     """One line of a redirect list; it matches a packet if all that it names does."""
 
-    action: Action = Field(description="`permit`: may be redirected. `deny`: forwarded without inspection.")
-    protocol: IpProtocol | None = Field(
-        default=None, description="`tcp`, `udp`, `icmp`, a protocol number, or `any`. Ports need tcp or udp."
+    action: Action = Field(
+        description=(
+            "What is done with packets that the line matches. "
+            "`permit`: they are redirected, `deny`: they are forwarded without inspection."
+        ),
+        examples=["permit"],
     )
-    sources: tuple[Network, ...] = Field(default=(), description="Source networks; empty: any.")
-    destinations: tuple[Network, ...] = Field(default=(), description="Destination networks; empty: any.")
+    protocol: Annotated[IpProtocol, LeftOut("`any`")] = Field(
+        default=None, description="IP protocol that the line matches. Ports need tcp or udp."
+    )
+    sources: tuple[Network, ...] = Field(
+        default=(),
+        description="Source networks that the line matches. Empty: any.",
+        examples=[["10.1.9.0/24"]],
+    )
+    destinations: tuple[Network, ...] = Field(
+        default=(),
+        description="Destination networks that the line matches. Empty: any.",
+        examples=[["203.0.113.0/24", "198.51.100.7"]],
+    )
     source_ports: tuple[PortRange, ...] = Field(
-        default=(), description="Source ports, each a number or a range such as `8000-8099`; empty: any."
+        default=(), description="Source ports that the line matches. Empty: any.", examples=[["1024-65535"]]
     )
     destination_ports: tuple[PortRange, ...] = Field(
-        default=(), description="Destination ports, each a number or a range; empty: any."
+        default=(),
+        description="Destination ports that the line matches. Empty: any.",
+        examples=[[80, "8000-8099"]],
     )
 
     @model_validator(mode="after")
@@ -264,124 +260,177 @@ def _end(networks: tuple[IPv4Network, ...], ports: tuple[tuple[int, int], ...]) 
     return f"{where} {which}" if which else where
 
 
+Password = Annotated[SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)]
+"""Never written in the file: only the loader sets one."""
+
+
 class Service(Section):
     """One WCCP service group that caches may join."""
 
     service: ServiceName = Field(
-        description="The well-known group `web-cache` (TCP port 80), or the number 0 to 255 of a dynamic one."
+        description=(
+            "Which service group: `web-cache` (TCP port 80), or the number of a dynamic one. Must be the number "
+            "in the proxies, e.g. in Squid `wccp2_service dynamic 70`."
+        ),
+        examples=[70],
     )
-    password_file: FilePath | None = Field(
+    password_file: Annotated[FilePath | None, LeftOut("no password")] = Field(
         default=None,
         description=(
             "File with the group's password, 1 to 8 octets; a newline at its end does not count. "
-            "A relative name starts at the configuration file's directory."
+            "A relative name starts at the configuration file's directory. "
+            "Nobody else should be able to read it: mode 0600."
         ),
     )
-    password: Annotated[SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)] = Field(
-        default=None,
-        exclude=True,
-        repr=False,
-        description="What password_file holds; only the loader sets it.",
-    )
-    previous_password_file: FilePath | None = Field(
+    password_environment: Annotated[EnvironmentName | None, LeftOut("no password")] = Field(
         default=None,
         description=(
-            "File with the password that the group had before: still accepted while proxies are moved, never sent."
+            "Environment variable of wccpd with the group's password, in place of password_file. "
+            "Root can read it under /proc while wccpd runs; a new value counts after a restart."
         ),
     )
-    previous_password: Annotated[
-        SkipJsonSchema[SecretBytes | None], BeforeValidator(refuse_open_password)
-    ] = Field(
+    password_credential: Annotated[CredentialName | None, LeftOut("no password")] = Field(
         default=None,
-        exclude=True,
-        repr=False,
-        description="What previous_password_file holds; only the loader sets it.",
+        description=(
+            "systemd credential with the group's password, in place of password_file. The unit must pass it: "
+            "`LoadCredential=` or `LoadCredentialEncrypted=`. A new value counts after a restart."
+        ),
     )
-    group_address: MulticastAddress | None = Field(
+    password: Password = Field(
+        default=None, exclude=True, repr=False, description="The group's password; only the loader sets it."
+    )
+    previous_password_file: Annotated[FilePath | None, LeftOut("none")] = Field(
         default=None,
-        description="IPv4 multicast address at which the group meets; unicast caches are served beside it.",
+        description=(
+            "File with the password that the group had before: still accepted while proxies are moved to the new "
+            "one, never sent. Remove it after the last proxy."
+        ),
+        examples=["web-cache.password.old"],
+    )
+    previous_password_environment: Annotated[EnvironmentName | None, LeftOut("none")] = Field(
+        default=None,
+        description="Environment variable with the previous password, in place of previous_password_file.",
+        examples=["WCCP_PREVIOUS_PASSWORD"],
+    )
+    previous_password_credential: Annotated[CredentialName | None, LeftOut("none")] = Field(
+        default=None,
+        description="systemd credential with the previous password, in place of previous_password_file.",
+        examples=["web-cache-previous-password"],
+    )
+    previous_password: Password = Field(
+        default=None, exclude=True, repr=False, description="The previous password; only the loader sets it."
+    )
+    group_address: Annotated[MulticastAddress | None, LeftOut("the group meets by unicast alone")] = Field(
+        default=None,
+        description=(
+            "IPv4 multicast address at which the group meets; caches that use unicast are served beside it. "
+            "AWS carries multicast only in a multicast domain."
+        ),
     )
     group_list: tuple[Network, ...] = Field(
         default=(),
-        description="IPv4 networks whose caches may join. Empty: every cache that knows the password.",
+        description=(
+            "Networks whose caches may join the group; messages of others are refused. "
+            "Empty: every cache that knows the password. A group needs this, a password, or best both."
+        ),
+        examples=[["10.100.1.0/24", "10.100.2.0/24"]],
     )
-    match: Match | None = Field(
+    match: Annotated[Match | None, LeftOut("what the group's first cache says")] = Field(
         default=None,
         description=(
-            "What a dynamic service redirects. Default: what its first cache says. With it, a cache that says "
-            "otherwise is refused; the modes `closed` and `reject` need it, since they hold before any cache came."
+            "What a dynamic service redirects. With it, a cache that says otherwise is refused. The modes `closed` "
+            "and `reject` need it, since they hold before any cache came."
         ),
     )
     mode: Mode = Field(
         default=Mode.OPEN,
         description=(
-            "Packets that no cache can have: `open` forwards them without inspection, `closed` drops them, "
-            "`reject` answers with a TCP reset or ICMP."
+            "What is done with packets of the service while no cache can have them. `open` forwards them without "
+            "inspection, `closed` drops them, `reject` answers with a TCP reset or ICMP."
         ),
+        examples=["closed"],
     )
     redirect_list: tuple[AclLine, ...] = Field(
         default=(),
         description=(
-            "Which packets of the service are redirected: the first line that matches decides, what none "
+            "Which packets of the service are redirected. The first line that matches decides; what none "
             "matches is denied, i.e. forwarded without inspection. Empty: all are redirected."
         ),
+        examples=[[{"action": "deny", "sources": ["10.1.9.0/24"]}, {"action": "permit"}]],
     )
     fallthrough: bool = Field(
         default=False,
         strict=True,
         description=(
-            "Offer packets that the list denies, or that no cache has in mode `open`, to services of lower "
-            "priority (Cisco's `check services all`)."
+            "Offer packets that the list denies, or that no cache can have in mode `open`, to services of lower "
+            "priority (Cisco's `check services all`). `false`: they are forwarded."
         ),
     )
     forwarding: tuple[Method, ...] = Field(
         default=(Method.GRE,),
         min_length=1,
-        description="How packets may be carried to caches: `gre`, `l2`. L2 is offered to caches on our segments only.",
+        description=(
+            "How packets may be carried to caches; the cache chooses. `gre` works across subnets and costs 28 bytes "
+            "of MTU; `l2` is faster and is offered only to caches on a network of one of our interfaces."
+        ),
+        examples=[["gre", "l2"]],
     )
     packet_return: tuple[Method, ...] = Field(
         default=(Method.GRE,),
         min_length=1,
-        description="How caches may give packets back: `gre`, `l2`.",
+        description=(
+            "How caches may give back packets that they do not want; the cache chooses. "
+            "List what `forwarding` lists unless the proxy's manual says otherwise."
+        ),
+        examples=[["gre", "l2"]],
     )
     assignment_method: tuple[AssignmentMethod, ...] = Field(
         default=(AssignmentMethod.HASH,),
         min_length=1,
-        description="How flows may be divided among caches: `hash` into 256 buckets, `mask` of addresses and ports.",
+        description=(
+            "How flows may be divided among caches; the cache chooses. `hash` spreads them over 256 buckets, `mask` "
+            "by bits of addresses and ports, as proxies made for Catalyst and Nexus switches want it."
+        ),
+        examples=[["hash", "mask"]],
     )
     affinity: bool = Field(
         default=True,
         strict=True,
         description=(
             "Keep established flows at their cache whatever happens to the buckets, and TCP connections that "
-            "began uninspected as they are. Costs connection tracking."
+            "began uninspected as they are. Costs connection tracking: mind net.netfilter.nf_conntrack_max."
         ),
     )
     lost_flows: LostFlows = Field(
         default=LostFlows.MOVE,
         description=(
-            "Established flows of a lost cache: `move` sends them to the cache that covers, `reset` resets TCP "
-            "connections at once. Needs affinity."
+            "What becomes of established flows of a lost cache. `move` sends them to the cache that covers, "
+            "which may not know them; `reset` resets TCP connections at once. Needs affinity."
         ),
+        examples=["reset"],
     )
     on_loss: OnLoss = Field(
         default=OnLoss.COVER,
         description=(
-            "Buckets of a lost cache: `cover` gives them to the others at once, `leave` leaves them to the mode "
-            "until they are assigned anew."
+            "What becomes of the buckets of a lost cache. `cover` gives them to the others at once, `leave` leaves "
+            "them to `mode` until they are assigned anew, for a minute or so."
         ),
+        examples=["leave"],
     )
     prefer_zone: bool = Field(
         default=False,
         strict=True,
-        description="Send new flows to caches of router.zone only, as long as zone_quorum of them are usable.",
+        description=(
+            "Send new flows only to caches in our own zone (router.zone), as long as zone_quorum of them are usable. "
+            "Saves traffic between Availability Zones; caches of other zones stand by."
+        ),
     )
     zone_quorum: int = Field(
         default=1,
         strict=True,
         ge=1,
         le=32,
-        description="Usable caches of our zone below which all zones are used.",
+        description="With prefer_zone: usable caches of our zone below which caches of all zones get flows.",
     )
     probe: Probe | None = Field(
         default=None,
@@ -393,46 +442,61 @@ class Service(Section):
     assignment: Assignment = Field(
         default=Assignment.AUTO,
         description=(
-            "Who fills the buckets: the designated `cache`, the `router`, or `auto`: "
-            "the cache if its assignment comes in time, else the router."
+            "Who divides the buckets among the caches. `cache`: the designated cache, as the drafts have it; `router`: "
+            "this router; `auto`: the cache if its assignment comes in time, else the router. "
+            "Squid 4.17 to 6.14 never assigns, so do not set `cache` with it."
         ),
+        examples=["router"],
     )
-    assignment_wait_seconds: int | None = Field(
+    assignment_wait_seconds: Annotated[
+        int | None, LeftOut("what follows from the group's timers, 27 at the usual ones")
+    ] = Field(
         default=None,
         strict=True,
         ge=1,
         le=600,
-        description=(
-            "With `auto`: seconds to wait for a REDIRECT_ASSIGN before the router assigns by itself. "
-            "Default: what follows from the group's timers, 27 at the usual ones."
-        ),
+        description="With `assignment: auto`: how long the router waits for a cache's REDIRECT_ASSIGN.",
+        examples=[40],
     )
     interop: Interop = Field(
         default=Interop(), description="Points on which WCCP's drafts and real proxies disagree."
     )
 
+    @property
+    def has_password_source(self) -> bool:
+        """Whether the file names a place for the group's password."""
+        return any((self.password_file, self.password_environment, self.password_credential))
+
 
 class Redirect(Section):
-    """Which traffic is looked at."""
+    """Which traffic is looked at, and how it is carried."""
 
     interfaces: tuple[InterfaceName, ...] = Field(
         default=(),
-        description=(
-            "Ingress interfaces whose traffic is redirected, besides all tunnels. Each is one full name "
-            "of letters, digits, '.', '_' and '-', a letter first."
-        ),
+        description="Ingress interfaces whose traffic is redirected, besides all tunnels; full names, no wildcards.",
+        examples=[["ens6"]],
     )
     dataplane: DataPlaneKind = Field(
         default=DataPlaneKind.NETLINK,
-        description="`netlink`: policy routing and nftables; `ebpf`: programs at the devices, several times faster; "
-        "`auto`: ebpf where it loads. They hash differently: all routers of a group must use the same.",
+        description=(
+            "What redirects packets. `netlink`: policy routing and nftables; `ebpf`: programs at the devices, several "
+            "times faster; `auto`: ebpf where it loads. "
+            "They hash differently: all routers of a group must use the same."
+        ),
+        examples=["ebpf"],
     )
     exclude_interfaces: tuple[InterfaceName, ...] = Field(
         default=(),
-        description="Devices of tunnels, e.g. `wccp-tgw-b`, whose traffic is not looked at.",
+        description="Devices of tunnels whose traffic is not redirected.",
+        examples=[["wccp-tgw-b"]],
     )
     never: tuple[Network, ...] = Field(
-        default=(), description="Destination networks that are never redirected."
+        default=(),
+        description=(
+            "Destination networks that are never redirected, whatever the services say. "
+            "Good for internal networks that clients reach through this router."
+        ),
+        examples=[["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]],
     )
     lease_seconds: int = Field(
         default=30,
@@ -440,17 +504,23 @@ class Redirect(Section):
         ge=3,
         le=3600,
         description=(
-            "How long the kernel goes on redirecting without the daemon: shorter outages pass unnoticed, after "
-            "longer ones every service is in its mode."
+            "How long the kernel goes on redirecting without the daemon. Shorter outages (upgrade, crash and "
+            "restart) pass unnoticed; after longer ones every service is in its `mode`."
         ),
     )
     clamp_mss: bool = Field(
         default=True,
         strict=True,
-        description="Lower the MSS of redirected TCP connections, both ways, to what fits through the redirect.",
+        description=(
+            "Lower the MSS of redirected TCP connections, both ways, to what fits through the redirect. Without "
+            "it, clients whose path MTU discovery is broken hang on big transfers."
+        ),
     )
     clear_df: bool = Field(
         default=False,
         strict=True,
-        description="Let redirected packets that are too big be fragmented even if they forbid it (DF).",
+        description=(
+            "Fragment redirected packets that are too big although they forbid it (DF). For clients that "
+            "ignore ICMP `fragmentation needed`; costs the proxies CPU."
+        ),
     )

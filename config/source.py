@@ -21,7 +21,7 @@ from yaml.scanner import Scanner
 from config.errors import KeyPath, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MAX_NODES = 10_000
 """Keys and values in one file, aliases counted as often as they are used."""
@@ -48,6 +48,8 @@ class Document:
     """dict, list, str, int, bool; keys without a value are left out and are among the problems."""
     values: Mapping[KeyPath, Mark]
     keys: Mapping[KeyPath, Mark]
+    children: Mapping[KeyPath, Sequence[str]]
+    """The keys that stand in each mapping."""
     problems: tuple[Problem, ...]
     """Faults of the YAML that leave the rest readable: repeated keys, keys without a value, tags."""
 
@@ -61,6 +63,10 @@ class Document:
     def locate_key(self, path: KeyPath) -> Mark:
         """Where the key of the value at `path` stands, or the value for a list item."""
         return self.keys.get(path) or self.locate(path)
+
+    def keys_in(self, path: KeyPath) -> Sequence[str]:
+        """The keys of the mapping at `path`; none if there is no such mapping."""
+        return self.children.get(path, ())
 
 
 class SourceError(Exception):
@@ -90,17 +96,14 @@ def parse(text: str, file: str) -> Document:
     except _LimitError as limit:
         raise SourceError(_problem_at(file, limit.mark, limit.message)) from None
     except yaml.MarkedYAMLError as error:
-        message, hint = _syntax_message(error)
-        raise SourceError(
-            _problem_at(file, error.problem_mark or error.context_mark, message, hint)
-        ) from None
+        raise SourceError(_syntax_problem(file, text, error)) from None
     except ReaderError as error:
         before = text[: error.position]
         place = before.count("\n") + 1, error.position - before.rfind("\n")
         raise SourceError(
             Problem(file, *place, (), f"the character {chr(int(error.character))!a} is not allowed in YAML")
         ) from None
-    return Document(file, data, reading.values, reading.keys, tuple(reading.problems))
+    return Document(file, data, reading.values, reading.keys, reading.children, tuple(reading.problems))
 
 
 class _LimitError(Exception):
@@ -153,6 +156,7 @@ class _Reading:
     file: str
     values: dict[KeyPath, Mark] = field(default_factory=dict)
     keys: dict[KeyPath, Mark] = field(default_factory=dict)
+    children: dict[KeyPath, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     expanded: int = 0
 
@@ -187,6 +191,7 @@ class _Reading:
                 self._fault(_mark(key_node), here, f"this key is already there, on line {first.line}")
                 continue
             self.keys[here] = _mark(key_node)
+            self.children.setdefault(path, []).append(key)
             value = self.value(value_node, here)
             if value is not None:
                 result[key] = value
@@ -223,20 +228,78 @@ def _problem_at(file: str, mark: yaml.Mark | None, message: str, hint: str = "")
     return Problem(file, mark.line + 1, mark.column + 1, (), message, hint=hint)
 
 
-def _syntax_message(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+def _syntax_problem(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     """PyYAML's complaint in the operator's words; never a piece of the file, which could be a secret."""
-    problem = error.problem or "not valid YAML"
-    if "\\t" in problem:
-        return "a tab is used for indentation", "YAML wants blanks"
-    if "mapping values are not allowed" in problem:
-        return "a ':' is not expected here", "check the indentation, or put the value in quotes"
-    if "expected <block end>" in problem or "could not find expected ':'" in problem:
-        return (
-            "the indentation or a missing ':' makes this line unreadable",
-            "compare it with the lines above",
-        )
-    if "single document" in (error.context or ""):
+    mark = error.problem_mark or error.context_mark
+    problem, context = error.problem or "not valid YAML", error.context or ""
+    unfinished = "end of stream" in problem or "<stream end>" in problem
+    if "quoted scalar" in context and unfinished:
+        return _problem_at(file, error.context_mark, "the quotation that begins here has no end")
+    if "flow" in context and unfinished:
+        return _problem_at(file, error.context_mark, "this bracket is never closed")
+    message, hint = _syntax_message(problem, context)
+    slip = _slip(text, mark.line) if mark is not None and "expected" in message else ""
+    return _problem_at(file, mark, message, slip or hint)
+
+
+def _syntax_message(problem: str, context: str) -> tuple[str, str]:
+    """The message for a complaint that stands where it belongs, and what to do."""
+    for sign, message, hint in _SYNTAX:
+        if sign in problem:
+            return message, hint
+    if "single document" in context:
         return "the file holds a second document", "remove the '---' line"
-    if "undefined alias" in problem:
-        return "this alias names no anchor", ""
+    if begins := re.search(r"found character '(.)' that cannot start", problem):
+        return f"a value cannot begin with '{begins[1]}'", "put it in quotes"
+    if "while scanning an alias" in context:
+        return "a '*' begins an alias, which wants a name", "put the value in quotes if it is none"
+    if no_value := re.search(r"expected the node content, but found '(.)'", problem):
+        return f"a value is expected here, not '{no_value[1]}'", "remove it, or put the value in quotes"
+    if "expected ',' or" in problem:
+        return "a ',' or the closing bracket is expected here", "close the bracket that was opened before"
     return f"YAML syntax error: {problem}", ""
+
+
+_SYNTAX = (
+    ("\\t", "a tab is used for indentation", "YAML wants blanks"),
+    (
+        "mapping values are not allowed",
+        "a ':' is not expected here",
+        "check the indentation of this line and the one above, or put the value in quotes",
+    ),
+    (
+        "expected <block end>",
+        "the indentation or a missing ':' makes this line unreadable",
+        "compare it with the lines above; expected is 'key: value'",
+    ),
+    (
+        "could not find expected ':'",
+        "the indentation or a missing ':' makes this line unreadable",
+        "compare it with the lines above; expected is 'key: value'",
+    ),
+    (
+        "unknown escape character",
+        "this escape is unknown",
+        "in single quotes a backslash is only a backslash",
+    ),
+    ("undefined alias", "this alias names no anchor", ""),
+    ("expected '<document start>'", "nothing more is expected here", "a line is 'key: value'"),
+)
+"""Signs in PyYAML's complaints, what we say in their place, and what to do."""
+
+_SLIPS = (
+    (re.compile(r" *-[A-Za-z_]+:"), "'-' wants a blank after it"),
+    (re.compile(r" *(- +)?[A-Za-z_]+:[^\s:/]"), "':' wants a blank after it"),
+    (re.compile(r" *(- +)?[A-Za-z_]+ *= *\S"), "'=' must be ':'"),
+)
+"""What people write in a hurry, and what is wrong with it."""
+
+
+def _slip(text: str, line: int) -> str:
+    """A well-known slip on the line (from 0) of a complaint or on the one before, which PyYAML took for text."""
+    lines = text.split("\n", line + 1)
+    for number in (line, line - 1):
+        for slip, words in _SLIPS:
+            if 0 <= number < len(lines) and slip.match(lines[number][:200]):
+                return f"on line {number + 1} the {words}"
+    return ""

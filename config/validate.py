@@ -165,8 +165,9 @@ def _bgp_rules(parts: Parts) -> Iterator[Fault]:
             "the Transit Gateway does not install routes this router originates over iBGP",
         )
     if bgp.keepalive_seconds * 3 > bgp.hold_time_seconds:
+        key = "keepalive_seconds" if "keepalive_seconds" in bgp.model_fields_set else "hold_time_seconds"
         yield Fault(
-            ("bgp", "keepalive_seconds"),
+            ("bgp", key),
             f"three keepalives of {bgp.keepalive_seconds} s exceed the hold time, {bgp.hold_time_seconds} s",
         )
     yield from _overlaps(("bgp", "advertise"), bgp.advertise, identical_only=True)
@@ -202,17 +203,7 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
     for index, first in _repeated(parts.services, lambda service: service.service):
         yield Fault(("services", index, "service"), f"services[{first}] already is this service group")
     for index, service in parts.services.items():
-        if service.password_file is None and not service.group_list:
-            yield Fault(
-                ("services", index),
-                "anyone could join this service group and be sent the traffic: no password, no list",
-                "add password_file or group_list",
-            )
-        if service.previous_password_file is not None and service.password_file is None:
-            yield Fault(
-                ("services", index, "previous_password_file"),
-                "there is no password_file: a group without a password accepts no digest at all",
-            )
+        yield from _password_rules(index, service)
         yield from _redirect_list_rules(index, service)
         yield from _zone_rules(index, service, parts)
         yield from _probe_rules(index, service, parts)
@@ -231,6 +222,30 @@ def _service_rules(parts: Parts) -> Iterator[Fault]:
     addresses = {index: each for index, each in parts.services.items() if each.group_address is not None}
     for index, first in _repeated(addresses, lambda service: service.group_address):
         yield Fault(("services", index, "group_address"), f"services[{first}] already meets at this address")
+
+
+def _password_rules(index: int, service: Service) -> Iterator[Fault]:
+    if not service.has_password_source and not service.group_list:
+        yield Fault(
+            ("services", index),
+            "anyone could join this service group and be sent the traffic: no password, no list",
+            "add password_file or group_list",
+        )
+    for which in ("password", "previous_password"):
+        keys = [f"{which}_{place}" for place in ("file", "environment", "credential")]
+        written = [key for key in keys if getattr(service, key) is not None]
+        for key in written[1:]:
+            yield Fault(
+                ("services", index, key),
+                f"there is {written[0]} already: one place for each password",
+                "remove one",
+            )
+        if which.startswith("previous") and written and not service.has_password_source:
+            yield Fault(
+                ("services", index, written[0]),
+                "there is no present password: a group without one accepts no digest at all",
+                "add password_file, password_environment or password_credential",
+            )
 
 
 def _redirect_list_rules(index: int, service: Service) -> Iterator[Fault]:
@@ -294,6 +309,12 @@ def _redirect_rules(parts: Parts) -> Iterator[Fault]:
     if redirect is None:
         return
     yield from _overlaps(("redirect", "never"), redirect.never)
+    if redirect.clear_df and redirect.dataplane is DataPlaneKind.EBPF:
+        yield Fault(
+            ("redirect", "clear_df"),
+            "'dataplane: ebpf' cannot fragment packets",
+            "remove one of the two, or take 'dataplane: netlink'",
+        )
     if any(network.prefixlen == 0 for network in collapse_addresses(redirect.never)):
         yield Fault(("redirect", "never"), "nothing would ever be redirected")
     for index, first in _repeated(dict(enumerate(redirect.interfaces)), lambda name: name):
@@ -342,11 +363,26 @@ def _repeated(items: Mapping[int, _Item], identity: Callable[[_Item], Hashable])
 def _overlaps(
     path: KeyPath, networks: Sequence[IPv4Network | IPv6Network], *, identical_only: bool = False
 ) -> Iterator[Fault]:
-    """Networks that repeat, lie in or enclose an earlier one of the same list."""
-    for index, network in enumerate(networks):
-        for earlier in networks[:index]:
-            if network == earlier:
-                yield Fault((*path, index), f"{network} is in the list twice")
-            elif not identical_only and network.overlaps(earlier):
-                inner, outer = sorted((network, earlier), key=lambda each: each.prefixlen, reverse=True)
-                yield Fault((*path, index), f"{inner} already lies in {outer}")
+    """Networks that repeat, lie in or enclose another one of the same list; the later of two is to blame."""
+    order = sorted(range(len(networks)), key=lambda index: _sort_key(networks[index]))
+    around: list[int] = []
+    for index in order:
+        network = networks[index]
+        while around and not _holds(networks[around[-1]], network):
+            around.pop()
+        outer = around[-1] if around else index
+        if outer != index and networks[outer] == network:
+            yield Fault((*path, index), f"{network} is in the list twice")
+            continue
+        if outer != index and not identical_only:
+            yield Fault((*path, max(index, outer)), f"{network} already lies in {networks[outer]}")
+        around.append(index)
+
+
+def _sort_key(network: IPv4Network | IPv6Network) -> tuple[int, int, int]:
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def _holds(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6Network) -> bool:
+    """Whether `inner`, which does not begin before `outer`, lies in it."""
+    return outer.version == inner.version and int(inner.network_address) <= int(outer.broadcast_address)

@@ -199,7 +199,7 @@ services:
   - service: 70
     password_file: {password_file}
     group_list: [10.100.1.0/24]
-    probe: {{address: {CANARY}, port: 443, interval_milliseconds: 2000, timeout_milliseconds: 10000}}
+    probe: {{canary: {CANARY}, canary_port: 443, interval_milliseconds: 2000, timeout_milliseconds: 10000}}
 redirect:
   lease_seconds: 300  # in the VM a daemon takes over half a minute to start
 control:

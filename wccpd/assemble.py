@@ -168,8 +168,8 @@ def _probe_policy(probe: Probe | None) -> ProbePolicy | None:
         return None
     return ProbePolicy(
         ProbeKind(probe.kind.value),
-        probe.address,
-        probe.port,
+        probe.canary,
+        probe.canary_port,
         interval_seconds=probe.interval_milliseconds / 1000,
         timeout_seconds=probe.timeout_milliseconds / 1000,
         fail_after=probe.fail_after,

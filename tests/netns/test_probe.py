@@ -40,7 +40,7 @@ services:
     assignment: router
     forwarding: [l2]
     packet_return: [l2]
-    probe: {{kind: {kind}, address: 192.0.2.1, port: 80, interval_milliseconds: 100, timeout_milliseconds: 300}}
+    probe: {{kind: {kind}, canary: 192.0.2.1, canary_port: 80, interval_milliseconds: 100, timeout_milliseconds: 300}}
 redirect: {{interfaces: [spokes]}}
 control: {{socket: {directory}/control.sock}}
 state_directory: {directory}/state

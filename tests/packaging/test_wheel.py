@@ -21,6 +21,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     unwanted = shutil.ignore_patterns("__pycache__", "*.bpf.o")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=unwanted)
+    shutil.copytree(ROOT / "man", source / "man")
     for name in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, source)
     readme = ROOT / "README.md"
@@ -47,7 +48,7 @@ def names(wheel: zipfile.Path) -> list[str]:
 
 def test_top_level_names_are_exactly_the_four_packages(wheel: zipfile.Path) -> None:
     top = {name.split("/")[0] for name in names(wheel)}
-    assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
+    assert {name for name in top if not name.endswith((".dist-info", ".data"))} == PACKAGES
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel: zipfile.Path) -> None:
@@ -55,9 +56,18 @@ def test_every_module_of_the_checkout_is_in_the_wheel(wheel: zipfile.Path) -> No
     assert sources - set(names(wheel)) == set()
 
 
-def test_typing_markers_and_examples_are_in_the_wheel(wheel: zipfile.Path) -> None:
-    wanted = {f"{package}/py.typed" for package in PACKAGES} | {"config/examples/one-router.yaml"}
+def test_typing_markers_examples_and_schema_are_in_the_wheel(wheel: zipfile.Path) -> None:
+    examples = {str(path.relative_to(ROOT)) for path in (ROOT / "config" / "examples").iterdir()}
+    wanted = {f"{package}/py.typed" for package in PACKAGES} | examples | {"config/wccpd.schema.json"}
     assert wanted - set(names(wheel)) == set()
+
+
+def test_the_manual_pages_go_to_where_man_looks_below_the_environment(wheel: zipfile.Path) -> None:
+    files = (name for name in names(wheel) if not name.endswith("/"))
+    installed = {name.partition(".data/data/")[2] for name in files if ".data/data/" in name}
+    pages = {path.name for path in (ROOT / "man").iterdir()}
+    assert installed == {f"share/man/man{name[-1]}/{name}" for name in pages}
+    assert {"wccpd.8", "wccpd.yaml.5"} <= pages
 
 
 def test_both_commands_are_installed_and_an_upload_is_refused(wheel: zipfile.Path) -> None:

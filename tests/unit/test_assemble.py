@@ -77,6 +77,8 @@ def test_the_password_that_we_send_comes_before_the_previous_one(tmp_path: Path)
     text = TEXT + "    previous_password_file: old\n    password_file: new\n"
     settings = assemble.engine_settings(config.parse(text, directory=tmp_path), FIRST_NUMBER)
     assert [service.passwords for service in settings.services] == [(), (b"sesame", b"mustard")]
+    assert "sesame" not in repr(settings)
+    assert "mustard" not in repr(settings)
 
 
 def test_the_wait_for_an_assignment_is_left_to_the_timers_unless_written() -> None:

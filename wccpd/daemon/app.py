@@ -60,9 +60,17 @@ WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
 
 
-def run(config: Config, config_file: Path) -> int:
-    """Run the router until SIGTERM or SIGINT; return the exit code."""
+def run(config: Config, config_file: Path, warnings: tuple[str, ...] = ()) -> int:
+    """Run the router until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        config: The configuration.
+        config_file: Where it was read.
+        warnings: What is allowed in it and yet seldom meant.
+    """
     logging.configure(config.log)
+    for warning in warnings:
+        log.warning("configuration_doubtful", reason=warning)
     try:
         daemon = _Daemon(config, config_file)
     except KernelError as error:

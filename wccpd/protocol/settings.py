@@ -115,7 +115,7 @@ class ServiceSettings:
     """One service group."""
 
     key: ServiceKey
-    passwords: tuple[bytes, ...] = ()
+    passwords: tuple[bytes, ...] = field(default=(), repr=False)
     """1 to 8 octets each, the first is ours; any of them is accepted. Empty: no authentication."""
     group_list: tuple[IPv4Network, ...] = ()
     """Who may join, by source address. Empty: everybody who knows the password."""

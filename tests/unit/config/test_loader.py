@@ -48,21 +48,6 @@ def replaced(old: str, new: str) -> str:
     return GOOD.replace(old, new)
 
 
-def test_smallest_example_is_under_30_lines_and_loads() -> None:
-    path = EXAMPLES / "one-router.yaml"
-    assert len(path.read_text().splitlines()) < 30
-    settings = config.load(path)
-    assert settings.router.id == IPv4Address("10.100.1.10")
-    assert settings.tunnels[0].local == settings.router.id
-
-
-def test_commented_example_loads_once_its_password_file_is_there(tmp_path: Path) -> None:
-    text = (EXAMPLES / "commented.yaml").read_text()
-    (tmp_path / "web-cache.password").write_text("s3cret\n")
-    settings = config.parse(text, directory=tmp_path)
-    assert [service.service for service in settings.services] == ["web-cache", 70]
-
-
 def test_commented_example_names_every_key_with_its_default() -> None:
     written = (EXAMPLES / "commented.yaml").read_text()
 
@@ -273,7 +258,7 @@ VALUE_FAULTS = {
     ),
     "missing key": (
         replaced("    remote: 10.99.0.1\n", ""),
-        "r.yaml:4:5: tunnels[0].remote: is missing; The Transit Gateway's GRE address",
+        "r.yaml:4:5: tunnels[0].remote: is missing; allowed: IPv4 or IPv6 address; for example 'remote: 10.99.0.1': ",
     ),
     "tunnel name": (replaced("tgw-a", "TGW_A"), "tunnels[0].name: must be a short name, found 'TGW_A'"),
     "another daemon's routes": (GOOD + "kernel:\n  route_protocol: 188\n", "found 188; 188 is ospf"),
@@ -377,8 +362,8 @@ RULES = {
     ),
     "remote is ourselves": (replaced("10.99.0.1", "10.100.1.10"), "this router's own address"),
     "device name too long": (
-        replaced("tgw-a", "transit-gateway"),
-        "its device 'wccp-transit-gateway' has 20 octets: the kernel takes 15",
+        replaced("tgw-a", "transit-gate"),
+        "its device 'wccp-transit-gate' has 17 octets: the kernel takes 15",
     ),
     "address twice": (
         replaced("10.100.1.10", "10.100.1.10\n  addresses: [10.100.1.10]"),
@@ -387,7 +372,7 @@ RULES = {
     "iBGP": (replaced("65010", "64512"), "bgp.asn: 64512 is also peer_asn, which makes the sessions iBGP"),
     "hold time": (
         replaced("64512", "64512\n  hold_time_seconds: 29"),
-        "bgp: three keepalives of 10 s exceed the hold time, 29 s",
+        "bgp.hold_time_seconds: three keepalives of 10 s exceed the hold time, 29 s",
     ),
     "accept overlaps": (
         replaced("64512", "64512\n  accept: [10.1.0.0/16, 10.0.0.0/8]"),
@@ -459,7 +444,7 @@ RULES = {
 
 @pytest.mark.parametrize(("text", "expected"), RULES.values(), ids=RULES)
 def test_a_rule_between_values_is_reported_at_its_place(text: str, expected: str) -> None:
-    assert expected in only_problem_of(text).replace("bgp.keepalive_seconds", "bgp")
+    assert expected in only_problem_of(text)
 
 
 @pytest.mark.parametrize(
@@ -550,7 +535,9 @@ def test_an_unusable_password_is_refused_without_being_shown(
 def test_a_missing_password_file_is_reported_at_its_name(tmp_path: Path) -> None:
     line = only_problem_of(GOOD + "    password_file: nowhere\n", tmp_path)
     assert line.startswith("r.yaml:13:20: services[0].password_file: ")
-    assert line.endswith("nowhere' cannot be read: no such file or directory")
+    assert line.endswith(
+        "nowhere' cannot be read: no such file or directory; write the password into it, 1 to 8 octets"
+    )
 
 
 def test_a_pipe_as_password_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
@@ -605,19 +592,6 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert config.load(path) == config.parse(GOOD)
 
 
-def test_every_setting_is_described_and_the_schema_can_be_made() -> None:
-    schema = config.Config.model_json_schema()
-    sections = [schema, *schema["$defs"].values()]
-    undescribed = [
-        name
-        for section in sections
-        for name, entry in section.get("properties", {}).items()
-        if not entry.get("description") and "$ref" not in entry
-    ]
-    assert undescribed == []
-    assert "password" not in schema["$defs"]["Service"]["properties"]
-
-
 def test_redacted_settings_are_plain_values_that_load_again() -> None:
     settings = config.parse(GOOD)
     plain = config.redacted(settings)
@@ -648,7 +622,7 @@ def test_the_previous_password_is_read_beside_the_present_one(tmp_path: Path) ->
 def test_a_previous_password_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"mustard")
     line = only_problem_of(GOOD + "    previous_password_file: old\n", tmp_path)
-    assert "services[0].previous_password_file: there is no password_file" in line
+    assert "services[0].previous_password_file: there is no present password" in line
 
 
 def test_a_group_address_must_be_multicast(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_fault_that_leaves_the_rest_readable_is_a_problem(text: str, expected:
         ("a:\n\tb: 1\n", "x:2:1: a tab is used for indentation; YAML wants blanks"),
         ("a: b: c\n", "x:1:5: a ':' is not expected here"),
         ("a: 1\n b: 2\n", "x:2:3: a ':' is not expected here"),
-        ("a: [1\nb: 2\n", "x:2:2: YAML syntax error: expected ',' or ']'"),
+        ("a: [1\nb: 2\n", "x:2:2: a ',' or the closing bracket is expected here"),
         ("a: 1\n---\nb: 2\n", "x:2:1: the file holds a second document; remove the '---' line"),
         ("a: *b\n", "x:1:4: this alias names no anchor"),
         ("a: 1\nb: \x07\n", "x:2:4: the character '\\x07' is not allowed in YAML"),
