@@ -36,8 +36,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     calls: list[tuple[object, ...]] = []
     fake = types.ModuleType("wccpd.daemon.app")
 
-    def run(settings: config.Config, path: Path) -> int:
-        calls.append(("run", settings, path))
+    def run(settings: config.Config, path: Path, warnings: tuple[str, ...]) -> int:
+        calls.append(("run", settings, path, warnings))
         return 7
 
     def cleanup(settings: config.Config) -> int:
@@ -147,12 +147,14 @@ def test_check_as_json_has_every_problem_of_a_bad_file_and_ends_with_2(broken: P
     }
 
 
-def test_run_says_the_warnings_and_needs_every_password_that_check_and_cleanup_do_not_miss(
+def test_run_hands_over_the_warnings_and_needs_every_password_that_check_and_cleanup_do_not_miss(
     tmp_path: Path, daemon: list[tuple[object, ...]]
 ) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(EXAMPLE.read_text() + "    password_environment: WCCP_TEST_NOT_SET\n")
-    assert shell.invoke(cli.app, ["run", "-c", str(EXAMPLE)]).stderr.startswith(f"{EXAMPLE}:20:17: warning: ")
+    shell.invoke(cli.app, ["run", "-c", str(EXAMPLE)])
+    ((_, _, _, warnings),) = daemon
+    assert [each.partition(": ")[0] for each in warnings] == [f"{EXAMPLE}:20:17"]
     assert shell.invoke(cli.app, ["run", "-c", str(path)]).exit_code == ExitCode.CONFIG
     assert shell.invoke(cli.app, ["cleanup", "-c", str(path)]).exit_code == ExitCode.OK
     assert [call[0] for call in daemon] == ["run", "cleanup"]
@@ -232,7 +234,8 @@ def test_run_hands_the_settings_and_the_file_to_the_daemon_and_returns_its_code(
 ) -> None:
     result = shell.invoke(cli.app, ["run", "--config", str(EXAMPLE)])
     assert result.exit_code == 7
-    assert daemon == [("run", config.load(EXAMPLE), EXAMPLE)]
+    ((verb, settings, file, _),) = daemon
+    assert (verb, settings, file) == ("run", config.load(EXAMPLE), EXAMPLE)
 
 
 def test_cleanup_hands_the_settings_to_the_daemon(daemon: list[tuple[object, ...]]) -> None:
