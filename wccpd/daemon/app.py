@@ -27,7 +27,7 @@ from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
-from wccpd.dataplane.linux import adjacent_networks
+from wccpd.dataplane.host import adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode

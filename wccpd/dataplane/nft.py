@@ -13,6 +13,7 @@ from typing import Any
 
 import nftables
 
+from wccpd.dataplane.watch import sender_of
 from wccpd.errors import KernelError
 from wccpd.plan.diff import ObservedTable
 from wccpd.plan.verdict import Count
@@ -39,6 +40,15 @@ class Nft:
         code, _, error = self._context.cmd(transaction)
         if code != 0:
             raise KernelError(f"nft table {self.table}", "change", _errno(error), _first_line(error))
+
+    def sender(self) -> int:
+        """The netlink address from which our transactions come, which notices of them bear; 0 if it is not known.
+
+        Raises:
+            KernelError: Transactions or notices are not to be had at all.
+        """
+        table = f"{self.table}_try"
+        return sender_of(lambda: self.run(f"add table ip {table}\ndelete table ip {table}\n"), table)
 
     def takes_rule(self, rule: str) -> bool:
         """Whether libnftables and the kernel know everything in a rule; the try leaves nothing behind."""
@@ -70,6 +80,22 @@ class Nft:
             )
         return table
 
+    def element_counters(self, name: str) -> dict[str, Count]:
+        """What the elements of one map have counted.
+
+        Raises:
+            KernelError: There is no such map, or it cannot be listed.
+        """
+        code, output, error = self._context.cmd(f"list map ip {self.table} {name}")
+        if code != 0:
+            raise KernelError(f"nft map {self.table} {name}", "list", _errno(error), _first_line(error))
+        (elements,) = (item["map"].get("elem", []) for item in _objects(output) if "map" in item)
+        return _counted(elements)
+
+
+def _counted(elements: list[Json]) -> dict[str, Count]:
+    return {_text(key): count for key, _ in elements if (count := _count(key)) is not None}
+
 
 def read_table(objects: list[Json]) -> ObservedTable:
     """Turn the objects of one table's JSON listing into an `ObservedTable`."""
@@ -88,7 +114,7 @@ def read_table(objects: list[Json]) -> ObservedTable:
             case "map":
                 elements = body.get("elem", ())
                 maps[body["name"]] = {_text(key): _text(value) for key, value in elements}
-                counted = {_text(key): count for key, _ in elements if (count := _count(key)) is not None}
+                counted = _counted(elements)
                 if counted:
                     element_counters[body["name"]] = counted
             case "chain":
