@@ -25,10 +25,12 @@ from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
+from wccpd.daemon.watching import watch
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
 from wccpd.dataplane.host import adjacent_networks
 from wccpd.dataplane.reconciler import Reconciler
+from wccpd.dataplane.watch import HostWatch
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
 from wccpd.plan.match import service_name
@@ -122,7 +124,7 @@ class _Daemon:
         self._view: RouterView | None = None
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
-        self._bgp = BgpSide(config, self._on_host_change)
+        self._bgp = BgpSide(config)
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
@@ -171,12 +173,18 @@ class _Daemon:
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
         await self._reconciler.renew_lease()
-        await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
+            # From here on the lease of an earlier run is ours to renew, however long the first round takes.
+            lease = tasks.create_task(self._reconciler.keep_lease(), name="lease")
+            await self._reconciler.once()
             running = [
+                lease,
+                tasks.create_task(watch(self._open_host_watch, self._on_host_change), name="host watch"),
+                tasks.create_task(
+                    watch(self._reconciler.watch, self._reconciler.disturbed), name="plane watch"
+                ),
                 tasks.create_task(self._wccp.run(), name="wccp"),
                 tasks.create_task(self._reconciler.run(), name="reconciler"),
-                tasks.create_task(self._reconciler.keep_lease(), name="lease"),
                 tasks.create_task(self._bgp.run(), name="bgp"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
                 tasks.create_task(self._watchdog(), name="watchdog"),
@@ -240,9 +248,13 @@ class _Daemon:
         for event in self._inspection.update(build_services(self._sources(now, self._view)), now):
             report(event)
 
+    async def _open_host_watch(self) -> HostWatch:
+        return HostWatch(self._config.kernel.route_protocol)
+
     def _on_host_change(self) -> None:
-        """A device, an address or a route of the host changed: one of ours may have to be repaired."""
-        self._reconciler.wish()
+        """A device, an address, a route or a rule of the host changed: one of ours may have to be repaired."""
+        self._bgp.host_changed()
+        self._reconciler.disturbed()
 
     def _read_view(self) -> RouterView:
         """The engine's newest picture. Kept, since making it takes a while when there are many caches."""

@@ -103,6 +103,9 @@ class LinuxDataPlane:
         """See `DataPlane.bring_to`: guard, paths, classification, removals."""
         self._ingress = wish.plan.ingress
         observed = self._observe()
+        if self._leased is None and observed.nft is not None and observed.nft.is_current:
+            # Of an earlier run: its redirect is valid while we bring it to the wish.
+            self._leased = tuple(observed.nft.maps.get(names.INGRESS, ()))
         failures: list[Failure] = []
         guard, guarded = self._guard(wish, observed)
         if guard:
