@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -83,11 +85,24 @@ class Stage:
         self.streams: list[Stream] = []
         self.joined: list[NetworkCache] = []
 
-    def start(self, mode: str = "open", lease_seconds: int = 30) -> Daemon:
-        config = self.directory / "wccpd.yaml"
-        config.write_text(CONFIG.format(directory=self.directory, mode=mode, lease_seconds=lease_seconds))
+    def start(self, mode: str = "open", lease_seconds: int = 30, kernel: str = "") -> Daemon:
+        config = self.configure(mode, lease_seconds, kernel)
         self.daemons.append(Daemon(self.router, config))
         return self.daemons[-1].ready()
+
+    def configure(self, mode: str = "open", lease_seconds: int = 30, kernel: str = "") -> Path:
+        """Write the configuration; `kernel` is its section of that name, `{...}`."""
+        config = self.directory / "wccpd.yaml"
+        text = CONFIG.format(directory=self.directory, mode=mode, lease_seconds=lease_seconds)
+        config.write_text(text + (f"kernel: {kernel}\n" if kernel else ""))
+        return config
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `wccpd` with these words in the router's namespace."""
+        return subprocess.run(
+            ["ip", "netns", "exec", self.router.name, sys.executable, "-m", "wccpd", *words],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
 
     def join(self, *addresses: IPv4Address) -> None:
         for address in addresses:

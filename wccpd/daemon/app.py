@@ -23,6 +23,7 @@ from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, NoBgpError, Surroundings
 from wccpd.daemon.drains import Drains
+from wccpd.daemon.former_names import FormerNames
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.watching import watch
@@ -43,7 +44,7 @@ from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from config import Config
@@ -97,7 +98,8 @@ async def _cleanup(config: Config) -> int:
     await reconciler.remove_all()
     await bgp.remove_routes()
     await reconciler.close()
-    left = _left_behind(reconciler, bgp)
+    former = FormerNames(config.state_directory, settings)
+    left = (*_left_behind(reconciler, bgp), *map(str, await asyncio.to_thread(former.release)))
     for fault in left:
         log.error("not_removed", reason=fault)
     return ExitCode.FAILURE if left else ExitCode.OK
@@ -137,6 +139,7 @@ class _Daemon:
             lease_seconds=config.redirect.lease_seconds,
         )
         self._reconciler.drained = self._drains.caches
+        self._former = FormerNames(config.state_directory, assemble.kernel_settings(config))
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -169,6 +172,7 @@ class _Daemon:
             return await self._serve()
 
     async def _serve(self) -> ExitCode:
+        await self._without_fault(self._former.claim)
         await self._reconciler.look()
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
@@ -177,6 +181,8 @@ class _Daemon:
             # From here on the lease of an earlier run is ours to renew, however long the first round takes.
             lease = tasks.create_task(self._reconciler.keep_lease(), name="lease")
             await self._reconciler.once()
+            if self._reconciler.last.observation.leased or not self._policy.ingress:
+                await self._without_fault(self._former.release)
             running = [
                 lease,
                 tasks.create_task(watch(self._open_host_watch, self._on_host_change), name="host watch"),
@@ -199,6 +205,11 @@ class _Daemon:
             for task in running:
                 task.cancel()
         return await self._leave()
+
+    async def _without_fault(self, remove: Callable[[], tuple[KernelError, ...]]) -> None:
+        """Remove what former names left, in a thread; tell what could not be."""
+        for fault in await asyncio.to_thread(remove):
+            log.error("not_removed", reason=str(fault))
 
     async def _leave(self) -> ExitCode:
         """Fall open: classification first, then paths, then the tunnels, then what was learnt over them.

@@ -123,7 +123,7 @@ class LinuxDataPlane:
             # New devices have an MTU, refused ones must not be sent anything.
             compiled, _ = self._compile(wish, observed, refused)
             rest = self._diff(compiled.state, observed).rest()
-        failures += self._apply(self._with_lease(rest), compiled.state.nft)
+        failures += self._apply(self._with_lease(rest, needed=bool(guard)), compiled.state.nft)
         self._compiled, self._leased = compiled, wish.plan.ingress
         tunnels = {tunnel.name for tunnel in wish.tunnels}
         return Applied(
@@ -174,6 +174,48 @@ class LinuxDataPlane:
         removed = tuple(each for each in operations.remove_devices if each.name not in kept)
         for failure in self._apply(replace(operations, remove_devices=removed), None):
             raise failure.error
+
+    def disown(self, current: KernelSettings) -> list[KernelError]:
+        """Remove devices, routes and rules that our settings recognise and those in force now do not.
+
+        Args:
+            current: The settings in force.
+
+        Returns:
+            What the kernel refused.
+
+        Raises:
+            KernelError: What is there cannot be read.
+        """
+        operations = diff(DesiredState(), self._reader.observe(None))
+        theirs = NetlinkReader(self._ipr, self._route_socket, current).observe(None)
+        removals = replace(
+            operations,
+            remove_rules=tuple(each for each in operations.remove_rules if each not in theirs.rules),
+            remove_routes=tuple(each for each in operations.remove_routes if each not in theirs.routes),
+            remove_devices=tuple(
+                each for each in operations.remove_devices if each.name not in theirs.devices
+            ),
+        )
+        return [failure.error for failure in self._apply(removals, None)]
+
+    def disown_table(self) -> list[KernelError]:
+        """Remove the nft table, if it is ours.
+
+        Returns:
+            What the kernel refused.
+
+        Raises:
+            KernelError: The tables cannot be listed.
+        """
+        try:
+            table = self._table.look()
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                return []  # not ours by now
+            raise
+        operations = diff(DesiredState(), Observed(nft=table))
+        return [failure.error for failure in self._apply(operations, None)]
 
     def watch(self) -> TableWatch:
         """See `DataPlane.watch`."""
@@ -310,9 +352,14 @@ class LinuxDataPlane:
         """
         return self._writer.apply(operations, partial(self._table.change, made=made))
 
-    def _with_lease(self, operations: Operations) -> Operations:
-        """Renew the lease with the change: a new table or device must not wait for the next renewal."""
-        if not operations.nft or not self._lease_seconds:
+    def _with_lease(self, operations: Operations, *, needed: bool) -> Operations:
+        """Renew the lease with the change: a new table or device must not wait for the next renewal.
+
+        Args:
+            operations: What is to be done.
+            needed: Renew it even if the table is not to be changed: it was, just before.
+        """
+        if not self._lease_seconds or not (operations.nft or needed):
             return operations
         return replace(operations, nft=operations.nft + self._lease_lines())
 
