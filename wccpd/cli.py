@@ -58,6 +58,15 @@ def cleanup(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def guard(file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file.")]) -> None:
+    """Have services in mode closed or reject refuse what they take until the daemon is there: for the boot."""
+    settings = _load(file)
+    from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
+
+    raise typer.Exit(daemon.guard(settings))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"wccpd {__version__}")

@@ -30,10 +30,13 @@ from wccpd.daemon.watching import watch
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
 from wccpd.dataplane.host import adjacent_networks
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.port import Applied
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.dataplane.watch import HostWatch
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
+from wccpd.plan.build import redirect_plan
 from wccpd.plan.match import service_name
 from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
@@ -87,6 +90,22 @@ def cleanup(config: Config) -> int:
         )
         return ExitCode.FAILURE
     return asyncio.run(_cleanup(config))
+
+
+def guard(config: Config) -> int:
+    """Have services that are not open refuse what they take before the daemon is there; return the exit code."""
+    logging.configure(config.log)
+    policy, settings = assemble.policy(config), assemble.kernel_settings(config)
+    nobody = Router(assemble.engine_settings(config, first_number=1))
+    faults = list(FormerNames(config.state_directory, settings).claim())
+    try:
+        with contextlib.closing(LinuxDataPlane(settings)) as plane:
+            applied = plane.guard(redirect_plan(nobody.view(), policy, {}))
+    except KernelError as error:
+        applied = Applied(faults=(error,))
+    for fault in (*faults, *applied.faults):
+        log.error("kernel_refused", reason=str(fault))
+    return ExitCode.FAILURE if applied.faults else ExitCode.OK
 
 
 async def _cleanup(config: Config) -> int:

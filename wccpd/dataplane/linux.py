@@ -163,6 +163,22 @@ class LinuxDataPlane:
         failures = self._apply(operations, state.nft)
         return Applied(changes=operations.words(), faults=tuple(failure.error for failure in failures))
 
+    def guard(self, plan: RedirectPlan) -> Applied:
+        """Have services of this plan whose mode is not open refuse what they take, until there is a wish.
+
+        Where our table is already nothing is done: it goes on as it was left.
+
+        Raises:
+            KernelError: What is there could not be read; nothing was changed.
+        """
+        closed = _closed(plan)
+        observed = self._observe()
+        if observed.nft is not None or not closed.services:
+            return Applied()
+        operations, made = self._guard(Wish(closed), observed)
+        failures = self._apply(operations, made)
+        return Applied(changes=operations.words(), faults=tuple(failure.error for failure in failures))
+
     def withdraw(self, tunnels: tuple[GreDevice, ...]) -> None:
         """Take away the redirect, but none of these tunnels: another plane takes over.
 
