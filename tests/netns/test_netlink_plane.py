@@ -191,6 +191,7 @@ def test_a_restarted_plane_finds_nothing_to_do(bench: Bench) -> None:
         "insert rule ip wccpd prerouting accept",
         "add element ip wccpd caches { 192.0.2.1 }",
         "flush map ip wccpd pinned-web-cache",
+        "add table ip wccpd { flags dormant; }",
     ],
 )
 def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None:

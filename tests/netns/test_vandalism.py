@@ -53,6 +53,7 @@ def passed_until_repaired(stage: Stage, stream: Stream, vandalism: Callable[[], 
         "nft delete table ip wccpd",
         "nft flush chain ip wccpd prerouting",
         "nft insert rule ip wccpd prerouting accept",
+        "nft 'add table ip wccpd { flags dormant; }'",
         "nft flush map ip wccpd ingress; nft flush map ip wccpd lease",
     ],
 )

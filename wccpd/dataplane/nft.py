@@ -16,8 +16,12 @@ import nftables
 from wccpd.dataplane.watch import sender_of
 from wccpd.errors import KernelError
 from wccpd.plan.diff import ObservedTable
+from wccpd.plan.model import LAYOUT, LAYOUT_PREFIX
 from wccpd.plan.verdict import Count
 
+_ASLEEP = f"{LAYOUT_PREFIX}dormant"
+"""Our tables have no flags. One that somebody made `dormant` looks at nothing, and so is replaced like one of another
+layout. nft 1.0.6 lists any word for the flag."""
 Json = Any
 """A piece of a libnftables-json(5) listing."""
 
@@ -104,9 +108,12 @@ def read_table(objects: list[Json]) -> ObservedTable:
     maps: dict[str, dict[str, str]] = {}
     element_counters: dict[str, dict[str, Count]] = {}
     chains: dict[str, list[str]] = {}
+    has_flags = False
     for item in objects:
         ((kind, body),) = item.items()
         match kind:
+            case "table":
+                has_flags = "flags" in body
             case "counter":
                 counters[body["name"]] = Count(body["packets"], body["bytes"])
             case "set":
@@ -126,7 +133,10 @@ def read_table(objects: list[Json]) -> ObservedTable:
         sets=sets,
         maps=maps,
         element_counters=element_counters,
-        chains={name: tuple(comments) for name, comments in chains.items()},
+        chains={
+            _ASLEEP if has_flags and name == LAYOUT else name: tuple(comments)
+            for name, comments in chains.items()
+        },
     )
 
 
