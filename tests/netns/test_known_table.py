@@ -171,6 +171,15 @@ def test_belief_is_checked_as_often_as_its_share_of_the_time_allows(bench: Bench
     assert bench.listings() == 1
 
 
+def test_belief_is_not_checked_while_others_change_what_is_theirs(bench: Bench) -> None:
+    bench.namespace.run("nft", "add table ip other")
+    bench.now += 1000
+    bench.table.look()
+    assert bench.table.listings == 1
+    bench.table.look()
+    assert bench.table.listings == 2
+
+
 def test_counters_are_as_of_now(bench: Bench) -> None:
     bench.namespace.run("ping", "-c2", "-i0.01", "127.0.0.9")
     assert bench.listings() == 0

@@ -6,7 +6,8 @@ transactions made of it, is believed until the kernel's notices say that somebod
 something returns: none is missed, and one that finds no room counts as a change. Counters, and whether the lease
 runs, change by themselves; they are read each time.
 
-Belief is checked all the same, as often as `LISTING_SHARE` allows.
+Belief is checked all the same, as often as `LISTING_SHARE` allows, but not while others change tables of their own:
+libnftables lists again from the beginning whenever anything in nftables changes meanwhile, whosever it is.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class KnownTable:
             KernelError: It cannot be listed, or what has our name is somebody else's.
         """
         # First the notices: what happens from here on is in the listing, or in the queue for the next look.
-        if self._watch.drain() or not self._known or self._clock() > self._list_again_at:
+        touched = self._watch.drain()
+        check = self._clock() > self._list_again_at and not self._watch.heard
+        if touched or check or not self._known:
             self._list()
         return self._table
 

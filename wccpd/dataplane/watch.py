@@ -55,6 +55,8 @@ class Watch:
         Raises:
             KernelError: The socket cannot be made.
         """
+        self.heard = False
+        """Whether the last `drain` found anything, be it of no concern to us."""
         program = b"".join(_FILTER_STEP.pack(*step) for step in steps)
         kept = ctypes.create_string_buffer(program, len(program))
         attached = struct.pack("HL", len(steps), ctypes.addressof(kept))
@@ -89,7 +91,7 @@ class Watch:
         Raises:
             KernelError: The socket is unusable.
         """
-        seen = False
+        seen = self.heard = False
         for _ in range(_MOST_NOTICES):
             try:
                 notice = self._socket.recv(_RECEIVE_BYTES)
@@ -98,8 +100,9 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise KernelError("netlink socket", "read", error.errno or 0, str(error)) from error
-                seen = True
+                seen = self.heard = True
             else:
+                self.heard = True
                 seen = seen or self._concerns_us(notice)
         return True
 
