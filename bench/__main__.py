@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import bgp, elements, engine, routes, wire
+from bench import bgp, elements, engine, rounds, routes, wire
 from bench.packets import ebpf, forwarding, netlink, static
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "wire": wire.cases,
     "engine": engine.cases,
     "elements": elements.cases,
+    "rounds": rounds.cases,
     "routes": routes.cases,
     "bgp": bgp.cases,
     "packets": lambda: forwarding.cases(

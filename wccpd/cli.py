@@ -150,6 +150,15 @@ def cleanup(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def guard(file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file.")]) -> None:
+    """Have services in mode closed or reject refuse what they take until the daemon is there: for the boot."""
+    loaded = _load(file, passwords_needed=False)
+    from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
+
+    raise typer.Exit(daemon.guard(loaded.config))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"wccpd {__version__}")

@@ -46,6 +46,9 @@ class FakeStage:
     def let_the_lease_run_out(self) -> None:
         self.now += 10 * LEASE_SECONDS
 
+    def forget(self) -> None:
+        self.plane.forget()
+
     def restart(self) -> None:
         self.plane.close()
         self.plane = FakeDataPlane(self.kernel, self.plane.hash_function)

@@ -187,6 +187,9 @@ class KernelStage:
             assert time.monotonic() < until, "the lease does not run out"
             time.sleep(0.05)
 
+    def forget(self) -> None:
+        self.network.router.call(self.plane.forget)
+
     def restart(self) -> None:
         self.close()
         self.plane = self.network.router.call(self._make_plane)

@@ -110,6 +110,10 @@ class Stage(Protocol):
 
     def let_the_lease_run_out(self) -> None: ...
 
+    def forget(self) -> None:
+        """Have the plane take nothing for granted: the next look reads everything."""
+        ...
+
     def restart(self) -> None:
         """Close the plane and open another on what is there."""
         ...

@@ -73,7 +73,7 @@ CHANGES = 1000
 
 
 def test_after_every_one_of_many_changes_the_plane_is_as_wished(stage: Stage) -> None:
-    """Each change is applied once; a second look finds nothing to do, and paths are those of the plan."""
+    """Each change is applied once; a second look at everything finds nothing to do, and paths are as planned."""
     chance = seeded()
     plans = PlansByChance(chance, stage.forwarding)
     for step in range(CHANGES):
@@ -81,5 +81,6 @@ def test_after_every_one_of_many_changes_the_plane_is_as_wished(stage: Stage) ->
         wanted = plans.plan()
         where = f"step {step}: {change}"
         stage.bring_to(wanted, leased=step % 50 == 0)
+        stage.forget()
         assert stage.bring_to(wanted, leased=False).changes == (), where
         assert stage.observe().slots == wanted.slots, where

@@ -21,7 +21,8 @@ from gre.tunnel import redirect_device
 from tests.support.daemon import wait_for
 from tests.support.namespaces import Namespace
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.dataplane.linux import LinuxDataPlane, adjacent_networks
+from wccpd.dataplane.host import adjacent_networks
+from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
@@ -73,6 +74,7 @@ class Bench:
         wish = self.wish(wanted)
         applied = self.router.call(lambda: self.plane.bring_to(wish))
         assert applied.faults == ()
+        self.router.call(self.plane.forget)
         assert self.router.call(lambda: self.plane.bring_to(wish)).changes == (), (
             "a second look finds nothing to do"
         )
@@ -189,6 +191,7 @@ def test_a_restarted_plane_finds_nothing_to_do(bench: Bench) -> None:
         "insert rule ip wccpd prerouting accept",
         "add element ip wccpd caches { 192.0.2.1 }",
         "flush map ip wccpd pinned-web-cache",
+        "add table ip wccpd { flags dormant; }",
     ],
 )
 def test_what_somebody_damaged_is_repaired(bench: Bench, vandalism: str) -> None:

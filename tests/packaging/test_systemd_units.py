@@ -14,7 +14,7 @@ from wccpd.cli import DEFAULT_CONFIG
 from wccpd.exit_codes import ExitCode
 
 UNITS = Path(__file__).parents[2] / "systemd"
-NAMES = ("wccpd.service", "gobgpd-wccpd.service")
+NAMES = ("wccpd.service", "gobgpd-wccpd.service", "wccpd-guard.service")
 
 
 def settings_of(name: str) -> dict[str, list[str]]:
@@ -51,7 +51,7 @@ def test_systemd_accepts_the_units_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize(("name", "most"), [(NAMES[0], 35), (NAMES[1], 30)])
+@pytest.mark.parametrize(("name", "most"), [(NAMES[0], 35), (NAMES[1], 30), (NAMES[2], 30)])
 def test_systemd_finds_little_exposed(name: str, most: int) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", f"--threshold={most}", str(UNITS / name)],
@@ -86,6 +86,17 @@ def test_wccpd_may_do_what_it_must_and_no_more() -> None:
     assert "PrivateNetwork" not in settings
 
 
+def test_the_guard_is_up_before_any_interface_and_after_what_flushes_the_ruleset() -> None:
+    settings = settings_of("wccpd-guard.service")
+    assert settings["ExecStart"][0].split()[1:] == ["-I", "-m", "wccpd", "guard", str(DEFAULT_CONFIG)]
+    assert "network-pre.target" in settings["Before"][0].split()
+    assert settings["After"] == ["nftables.service"]
+    assert settings["DefaultDependencies"] == ["no"]
+    assert settings["RemainAfterExit"] == ["yes"]
+    for relation in ("Wants", "After"):
+        assert "wccpd-guard.service" in settings_of("wccpd.service")[relation][0].split()
+
+
 def test_gobgpd_offers_its_api_on_the_configured_unix_socket_only() -> None:
     settings = settings_of("gobgpd-wccpd.service")
     socket = config.Bgp(asn=65010, peer_asn=64512).gobgp_socket
@@ -96,7 +107,7 @@ def test_gobgpd_offers_its_api_on_the_configured_unix_socket_only() -> None:
 
 
 def test_directories_of_both_units_hold_the_default_paths_and_survive_each_other() -> None:
-    for name in NAMES:
+    for name in NAMES[:2]:
         settings = settings_of(name)
         assert settings["RuntimeDirectory"] == [config.Control().socket.parent.name]
         assert settings["RuntimeDirectoryPreserve"] == ["yes"]

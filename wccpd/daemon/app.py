@@ -21,16 +21,22 @@ from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
 from wccpd.daemon.drains import Drains
+from wccpd.daemon.former_names import FormerNames
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.prober import Prober
 from wccpd.daemon.verbs import Verbs
+from wccpd.daemon.watching import watch
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
-from wccpd.dataplane.linux import adjacent_networks
+from wccpd.dataplane.host import adjacent_networks
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.dataplane.port import Applied
 from wccpd.dataplane.reconciler import Reconciler
+from wccpd.dataplane.watch import HostWatch
 from wccpd.errors import KernelError
 from wccpd.exit_codes import ExitCode
+from wccpd.plan.build import redirect_plan
 from wccpd.plan.match import service_name
 from wccpd.plan.probe import ProbeTarget, probe_mark
 from wccpd.protocol.router import Router
@@ -42,7 +48,7 @@ from wccpd.status.inspection import InspectionLedger
 from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status, TunnelStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from config import Config
@@ -96,6 +102,22 @@ def cleanup(config: Config) -> int:
     return asyncio.run(_cleanup(config))
 
 
+def guard(config: Config) -> int:
+    """Have services that are not open refuse what they take before the daemon is there; return the exit code."""
+    logging.configure(config.log)
+    policy, settings = assemble.policy(config), assemble.kernel_settings(config)
+    nobody = Router(assemble.engine_settings(config, first_number=1))
+    faults = list(FormerNames(config.state_directory, settings).claim())
+    try:
+        with contextlib.closing(LinuxDataPlane(settings)) as plane:
+            applied = plane.guard(redirect_plan(nobody.view(), policy, {}))
+    except KernelError as error:
+        applied = Applied(faults=(error,))
+    for fault in (*faults, *applied.faults):
+        log.error("kernel_refused", reason=str(fault))
+    return ExitCode.FAILURE if applied.faults else ExitCode.OK
+
+
 async def _cleanup(config: Config) -> int:
     policy, settings = assemble.policy(config), assemble.kernel_settings(config)
     nobody = Router(assemble.engine_settings(config, first_number=1))
@@ -105,7 +127,8 @@ async def _cleanup(config: Config) -> int:
     await reconciler.remove_all()
     await bgp.remove_routes()
     await reconciler.close()
-    left = _left_behind(reconciler, bgp)
+    former = FormerNames(config.state_directory, settings)
+    left = (*_left_behind(reconciler, bgp), *map(str, await asyncio.to_thread(former.release)))
     for fault in left:
         log.error("not_removed", reason=fault)
     return ExitCode.FAILURE if left else ExitCode.OK
@@ -133,7 +156,7 @@ class _Daemon:
         self._view: RouterView | None = None
         self._policy = assemble.policy(config)
         self._memory = Memory(config.state_directory)
-        self._bgp = BgpSide(config, self._on_host_change)
+        self._bgp = BgpSide(config)
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
@@ -153,6 +176,7 @@ class _Daemon:
             self._probe_mark,
             self._on_probe,
         )
+        self._former = FormerNames(config.state_directory, self._kernel)
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -184,16 +208,25 @@ class _Daemon:
             return await self._serve()
 
     async def _serve(self) -> ExitCode:
+        await self._without_fault(self._former.claim)
         await self._reconciler.look()
         resumed = self._memory.resume(self._wccp.router, self._reconciler.last.observation, time.monotonic())
         log.info("started", version=__version__, config=str(self._config_file), resumed=resumed)
         await self._reconciler.renew_lease()
-        await self._reconciler.once()
         async with asyncio.TaskGroup() as tasks:
+            # From here on the lease of an earlier run is ours to renew, however long the first round takes.
+            lease = tasks.create_task(self._reconciler.keep_lease(), name="lease")
+            await self._reconciler.once()
+            if self._reconciler.last.observation.leased or not self._policy.ingress:
+                await self._without_fault(self._former.release)
             running = [
+                lease,
+                tasks.create_task(watch(self._open_host_watch, self._on_host_change), name="host watch"),
+                tasks.create_task(
+                    watch(self._reconciler.watch, self._reconciler.disturbed), name="plane watch"
+                ),
                 tasks.create_task(self._wccp.run(), name="wccp"),
                 tasks.create_task(self._reconciler.run(), name="reconciler"),
-                tasks.create_task(self._reconciler.keep_lease(), name="lease"),
                 tasks.create_task(self._bgp.run(), name="bgp"),
                 tasks.create_task(self._prober.run(), name="prober"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
@@ -209,6 +242,11 @@ class _Daemon:
             for task in running:
                 task.cancel()
         return await self._leave()
+
+    async def _without_fault(self, remove: Callable[[], tuple[KernelError, ...]]) -> None:
+        """Remove what former names left, in a thread; tell what could not be."""
+        for fault in await asyncio.to_thread(remove):
+            log.error("not_removed", reason=str(fault))
 
     async def _leave(self) -> ExitCode:
         """Fall open: classification first, then paths, then the tunnels, then what was learnt over them.
@@ -280,9 +318,13 @@ class _Daemon:
         self._reconciler.failing = self._prober.ledger.out()
         self._reconciler.wish()
 
+    async def _open_host_watch(self) -> HostWatch:
+        return HostWatch(self._config.kernel.route_protocol)
+
     def _on_host_change(self) -> None:
-        """A device, an address or a route of the host changed: one of ours may have to be repaired."""
-        self._reconciler.wish()
+        """A device, an address, a route or a rule of the host changed: one of ours may have to be repaired."""
+        self._bgp.host_changed()
+        self._reconciler.disturbed()
 
     def _read_view(self) -> RouterView:
         """The engine's newest picture. Kept, since making it takes a while when there are many caches."""

@@ -1,8 +1,8 @@
 """The BGP side of the shell: the speaker's task, the learnt routes on their way into the kernel, the advertising.
 
 The rib's newest route set is written by one worker thread; a flag says when, a period repairs what others
-changed, and a notice of the kernel makes that period needless for devices and routes of the host. A gate decides
-whether our prefixes are advertised. Without `bgp:` in the configuration all of this does nothing.
+changed, and a notice of the kernel (`host_changed`) makes that period needless for devices and routes of the host. A
+gate decides whether our prefixes are advertised. Without `bgp:` in the configuration all of this does nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from wccpd import assemble
 from wccpd.dataplane.guard import has_own_route
 from wccpd.dataplane.multipath import forwarding_warnings, hash_policy_warnings, set_hash_policy
 from wccpd.dataplane.routes import KernelRoutes
-from wccpd.dataplane.watch import HostWatch
 from wccpd.errors import KernelError
 from wccpd.status.view import BgpStatus, Health, PeerStatus, RouteStatus
 
@@ -75,14 +74,12 @@ class BgpSide:
 
     Args:
         config: The whole configuration.
-        on_host_change: Called, in the event loop, when devices, addresses or routes of the host changed.
     """
 
-    def __init__(self, config: Config, on_host_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: Config) -> None:
         self._prefix = config.kernel.device_prefix
         self._peer_asn = config.bgp.peer_asn if config.bgp is not None else 0
         self._protocol = config.kernel.route_protocol
-        self._on_host_change = on_host_change
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="routes")
@@ -128,16 +125,10 @@ class BgpSide:
             self._hosts = found.hosts
             self._rib.adopt(found.route_set(), time.monotonic())
         self._set_hash_policy()
-        with HostWatch(self._protocol) as watch:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(watch.fileno(), self._on_notice, watch)
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._speaker.run(), name="bgp speaker")
-                    tasks.create_task(self._write_routes(), name="bgp routes")
-                    tasks.create_task(self._advertise(self._speaker), name="bgp advertise")
-            finally:
-                loop.remove_reader(watch.fileno())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._speaker.run(), name="bgp speaker")
+            tasks.create_task(self._write_routes(), name="bgp routes")
+            tasks.create_task(self._advertise(self._speaker), name="bgp advertise")
 
     def look_around(self, surroundings: Surroundings) -> None:
         """Take the newest picture of the rest of the daemon."""
@@ -152,6 +143,12 @@ class BgpSide:
 
     def devices_changed(self) -> None:
         """A tunnel device was made or repaired: routes through it died with the old one."""
+        self._dirty.set()
+
+    def host_changed(self) -> None:
+        """The host's devices, addresses, routes or rules changed: its own routes are to be asked for again."""
+        if self._table is not None:
+            self._table.host_changed()
         self._dirty.set()
 
     async def withdraw(self) -> None:
@@ -261,20 +258,6 @@ class BgpSide:
         self._dirty.set()
         if self._rib.urgent():
             self._urgent.set()
-
-    def _on_notice(self, watch: HostWatch) -> None:
-        """The kernel says that the host's devices, addresses or routes changed."""
-        try:
-            changed = watch.drain()
-        except KernelError as fault:
-            asyncio.get_running_loop().remove_reader(watch.fileno())
-            log.error("no_more_notices", reason=str(fault))
-            return
-        if changed:
-            if self._table is not None:
-                self._table.host_changed()
-            self._dirty.set()
-            self._on_host_change()
 
     def _set_hash_policy(self) -> None:
         if self._hash_policy is None:

@@ -46,7 +46,7 @@ class StateFile:
         Raises:
             OSError: Disk full, read-only, no such directory.
         """
-        head = json.dumps({"format": FORMAT, "boot_id": _boot_id(), "saved_at": now})
+        head = json.dumps({"format": FORMAT, "boot_id": boot_id(), "saved_at": now})
         temporary = self.path.with_suffix(".tmp")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
@@ -69,7 +69,7 @@ class StateFile:
             document = json.loads(text)
             if document["format"] != FORMAT:
                 raise ValueError(f"format {document['format']}, expected {FORMAT}")
-            same_boot = document["boot_id"] == _boot_id()
+            same_boot = document["boot_id"] == boot_id()
             age = now - float(document["saved_at"]) if same_boot else 0.0
             return Loaded(dict(document["engine"]), age, same_boot)
         except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -85,5 +85,6 @@ class StateFile:
         return f"{self.path} is not usable ({fault}); it was moved to {aside.name}, starting afresh"
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Another one after each boot of the machine."""
     return BOOT_ID.read_text(encoding="ascii").strip()

@@ -5,40 +5,28 @@ Only what is asked for is decoded: a table may hold a hundred thousand entries (
 
 from __future__ import annotations
 
-import errno
 import socket
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from wccpd.errors import KernelError
+from wccpd.dataplane.nfnetlink import FAMILY, NetfilterSocket, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NETLINK_NETFILTER = 12
 _GET = 1 << 8 | 1
 """NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET."""
 _NEW = 1 << 8
 """IPCTNL_MSG_CT_NEW: an entry of the answer."""
-_REQUEST_DUMP = 0x1 | 0x300
-_ERROR, _DONE = 2, 3
 _CTA_PROTOINFO, _CTA_MARK = 4, 8
 _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
 _TCP_ENDED = frozenset({7, 8, 9})
 """TCP_CONNTRACK_TIME_WAIT, CLOSE and LISTEN (unused): nothing more will come."""
-_TYPE_MASK = 0x3FFF
-"""Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
-_HEADER = Struct("=IHHII")
-_NFGEN = Struct("=BBH")
-_ATTRIBUTE = Struct("=HH")
 _MARK = Struct("!I")
-_INT = Struct("=i")
-_RECEIVE_BYTES = 1 << 18
-_PATIENCE_SECONDS = 5.0
 
 
 class Conntrack:
-    """A netfilter netlink socket, of the network namespace where it was made."""
+    """Reads the table of the network namespace where it was made."""
 
     def __init__(self) -> None:
         """Open the socket.
@@ -46,14 +34,7 @@ class Conntrack:
         Raises:
             KernelError: There is none to be had.
         """
-        try:
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-            )
-            self._socket.bind((0, 0))
-        except OSError as error:
-            raise KernelError("conntrack socket", "open", error.errno or 0) from error
-        self._socket.settimeout(_PATIENCE_SECONDS)
+        self._socket = NetfilterSocket("conntrack table")
 
     def close(self) -> None:
         """Close the socket."""
@@ -77,33 +58,16 @@ class Conntrack:
 
     def _marks(self) -> Iterator[int]:
         """The marks of all connections that have one and are alive."""
-        body = _NFGEN.pack(socket.AF_INET, 0, 0)
-        try:
-            self._socket.send(_HEADER.pack(_HEADER.size + len(body), _GET, _REQUEST_DUMP, 1, 0) + body)
-            while True:
-                data = self._socket.recv(_RECEIVE_BYTES)
-                offset = 0
-                while offset + _HEADER.size <= len(data):
-                    length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-                    if kind == _DONE:
-                        return
-                    if kind == _ERROR:
-                        (code,) = _INT.unpack_from(data, offset + _HEADER.size)
-                        raise KernelError("conntrack table", "list", -code)
-                    if kind == _NEW:
-                        start, end = offset + _HEADER.size + _NFGEN.size, offset + length
-                        mark = _live_mark(data, start, end)
-                        if mark:
-                            yield mark
-                    offset += length + 3 & ~3
-        except OSError as error:
-            raise KernelError("conntrack table", "list", error.errno or errno.ETIMEDOUT) from error
+        for entry in self._socket.dump(_GET, _NEW, FAMILY.pack(socket.AF_INET, 0, 0)):
+            mark = _live_mark(*entry)
+            if mark:
+                yield mark
 
 
 def _live_mark(data: bytes, start: int, end: int) -> int:
     """The mark of an entry; 0 for a TCP connection that has ended."""
     mark = 0
-    for kind, first, last in _attributes(data, start, end):
+    for kind, first, last in attributes(data, start, end):
         if kind == _CTA_MARK:
             (mark,) = _MARK.unpack_from(data, first)
         elif kind == _CTA_PROTOINFO and _has_ended(data, first, last):
@@ -112,19 +76,9 @@ def _live_mark(data: bytes, start: int, end: int) -> int:
 
 
 def _has_ended(data: bytes, start: int, end: int) -> bool:
-    for kind, first, last in _attributes(data, start, end):
+    for kind, first, last in attributes(data, start, end):
         if kind == _CTA_PROTOINFO_TCP:
-            for inner, place, _ in _attributes(data, first, last):
+            for inner, place, _ in attributes(data, first, last):
                 if inner == _CTA_PROTOINFO_TCP_STATE:
                     return data[place] in _TCP_ENDED
     return False
-
-
-def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Kind, and where the content begins and ends."""
-    while start + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, start + length
-        start += length + 3 & ~3

@@ -189,6 +189,7 @@ class FakeDataPlane:
     ) -> None:
         self.kernel = kernel or FakeKernel()
         self.hash_function = hash_function
+        self.on_progress: Callable[[], None] = lambda: None
         self._prefix = device_prefix
 
     def observe(self) -> Observation:
@@ -235,6 +236,12 @@ class FakeDataPlane:
                 kept[POLICY] = replace(keep_closed, services=(), slots={}, returns={}, caches=frozenset())
                 kept[Name("service", service.name)] = replace(service, paths={})
         return self._replace(kept, ())
+
+    def watch(self) -> None:
+        """Nobody else is there."""
+
+    def forget(self) -> None:
+        """It remembers nothing."""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,23 +1,27 @@
-"""What the host's own network bears on a data plane: devices, routes to caches, neighbours, local addresses."""
+"""What the host's own network bears on a data plane: devices, routes to caches, neighbours, addresses, settings.
+
+Foreign exceptions are translated here, once.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pyroute2 import NetlinkError
+from pyroute2 import IPRoute, NetlinkError
 
 from wccpd.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pyroute2 import IPRoute
+    from collections.abc import Iterator, Mapping
 
 AF_INET: Final = 2
 ARPHRD_ETHER: Final = 1
+IPV4_CONF: Final = Path("/proc/sys/net/ipv4/conf")
+IP_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 _LOCAL_TABLE: Final = 255
 _UNICAST, _LOCAL, _BROADCAST = 1, 2, 3
 """RTN_* (linux/rtnetlink.h)."""
@@ -46,6 +50,14 @@ class Way:
     """Of the path, where it is less than the device's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An address on a segment of the host that answered."""
+
+    device_index: int
+    mac: str
+
+
 def links(ipr: IPRoute) -> tuple[Link, ...]:
     """All devices."""
     return tuple(
@@ -72,13 +84,13 @@ def way_to(ipr: IPRoute, address: IPv4Address) -> Way | None:
     return Way(route.get_attr("RTA_OIF"), IPv4Address(gateway) if gateway else None, mtu)
 
 
-def neighbours(ipr: IPRoute) -> dict[IPv4Address, str]:
-    """Link-layer addresses of neighbours that answered."""
+def neighbours(ipr: IPRoute) -> dict[IPv4Address, Neighbour]:
+    """Neighbours that answered, by address."""
     found = {}
     for message in ipr.get_neighbours(family=AF_INET):
         address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
         if mac is not None and message["state"] & _NEIGHBOUR_ANSWERED:
-            found[IPv4Address(address)] = str(mac)
+            found[IPv4Address(address)] = Neighbour(message["ifindex"], str(mac))
     return found
 
 
@@ -92,12 +104,71 @@ def local_networks(ipr: IPRoute) -> tuple[IPv4Network, ...]:
     return tuple(sorted(found))
 
 
+def adjacent_networks() -> tuple[IPv4Network, ...]:
+    """The networks on Ethernet segments of this host, where L2 can reach a cache.
+
+    Raises:
+        KernelError: The kernel does not say.
+    """
+    with kernel("addresses", "read"), IPRoute() as ipr:
+        ethernet = {link.index for link in links(ipr) if link.is_ethernet}
+        return tuple(
+            IPv4Interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}").network
+            for message in ipr.get_addr(family=AF_INET)
+            if message["index"] in ethernet
+        )
+
+
+def forwards() -> bool:
+    """net.ipv4.ip_forward: whether the host forwards at all.
+
+    Raises:
+        KernelError: The kernel does not say.
+    """
+    with kernel("net.ipv4.ip_forward", "read"):
+        return IP_FORWARD.read_text().strip() == "1"
+
+
+def is_strict(device: str) -> bool:
+    """Whether reverse-path filtering drops what a cache returns by L2, under addresses that are elsewhere.
+
+    The kernel takes the greater of the device's and all's setting: 0 off, 1 strict, 2 loose (ip-sysctl).
+    """
+    settings = []
+    for name in ("all", device):
+        try:
+            settings.append(int((IPV4_CONF / name / "rp_filter").read_text()))
+        except OSError:
+            return False  # the device has just gone
+    return max(settings) == 1
+
+
+def strict_words(device: str, dropped: str) -> str:
+    """What to tell of a device that is strict: what it drops, and the remedy."""
+    key = f"net.ipv4.conf.{device}.rp_filter"
+    return f"{key} is strict: it drops {dropped} (remedy: sysctl -w {key}=2)"
+
+
 @contextmanager
-def kernel(obj: str, verb: str) -> Iterator[None]:
-    """Translate what pyroute2 and /proc raise."""
+def kernel(
+    obj: str, verb: str, *, tolerate: int | None = None, hints: Mapping[int, str] | None = None
+) -> Iterator[None]:
+    """Translate what pyroute2 and /proc raise.
+
+    Args:
+        obj: What it is done to.
+        verb: What is done.
+        tolerate: An errno that means "already so", which is no error.
+        hints: What to tell the operator, by errno.
+
+    Raises:
+        KernelError: The kernel refused.
+    """
     try:
         yield
     except NetlinkError as error:
-        raise KernelError(obj, verb, error.code, str(error.args[-1])) from error
+        if error.code != tolerate:
+            detail = (hints or {}).get(error.code, str(error.args[-1]))
+            raise KernelError(obj, verb, error.code, detail) from error
     except OSError as error:
         raise KernelError(obj, verb, error.errno or 0, error.strerror or str(error)) from error

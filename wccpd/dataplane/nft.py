@@ -13,10 +13,15 @@ from typing import Any
 
 import nftables
 
+from wccpd.dataplane.watch import sender_of
 from wccpd.errors import KernelError
 from wccpd.plan.diff import ObservedTable
+from wccpd.plan.model import LAYOUT, LAYOUT_PREFIX
 from wccpd.plan.verdict import Count
 
+_ASLEEP = f"{LAYOUT_PREFIX}dormant"
+"""Our tables have no flags. One that somebody made `dormant` looks at nothing, and so is replaced like one of another
+layout. nft 1.0.6 lists any word for the flag."""
 Json = Any
 """A piece of a libnftables-json(5) listing."""
 
@@ -39,6 +44,15 @@ class Nft:
         code, _, error = self._context.cmd(transaction)
         if code != 0:
             raise KernelError(f"nft table {self.table}", "change", _errno(error), _first_line(error))
+
+    def sender(self) -> int:
+        """The netlink address from which our transactions come, which notices of them bear; 0 if it is not known.
+
+        Raises:
+            KernelError: Transactions or notices are not to be had at all.
+        """
+        table = f"{self.table}_try"
+        return sender_of(lambda: self.run(f"add table ip {table}\ndelete table ip {table}\n"), table)
 
     def takes_rule(self, rule: str) -> bool:
         """Whether libnftables and the kernel know everything in a rule; the try leaves nothing behind."""
@@ -70,6 +84,22 @@ class Nft:
             )
         return table
 
+    def element_counters(self, name: str) -> dict[str, Count]:
+        """What the elements of one map have counted.
+
+        Raises:
+            KernelError: There is no such map, or it cannot be listed.
+        """
+        code, output, error = self._context.cmd(f"list map ip {self.table} {name}")
+        if code != 0:
+            raise KernelError(f"nft map {self.table} {name}", "list", _errno(error), _first_line(error))
+        (elements,) = (item["map"].get("elem", []) for item in _objects(output) if "map" in item)
+        return _counted(elements)
+
+
+def _counted(elements: list[Json]) -> dict[str, Count]:
+    return {_text(key): count for key, _ in elements if (count := _count(key)) is not None}
+
 
 def read_table(objects: list[Json]) -> ObservedTable:
     """Turn the objects of one table's JSON listing into an `ObservedTable`."""
@@ -78,9 +108,12 @@ def read_table(objects: list[Json]) -> ObservedTable:
     maps: dict[str, dict[str, str]] = {}
     element_counters: dict[str, dict[str, Count]] = {}
     chains: dict[str, list[str]] = {}
+    has_flags = False
     for item in objects:
         ((kind, body),) = item.items()
         match kind:
+            case "table":
+                has_flags = "flags" in body
             case "counter":
                 counters[body["name"]] = Count(body["packets"], body["bytes"])
             case "set":
@@ -88,7 +121,7 @@ def read_table(objects: list[Json]) -> ObservedTable:
             case "map":
                 elements = body.get("elem", ())
                 maps[body["name"]] = {_text(key): _text(value) for key, value in elements}
-                counted = {_text(key): count for key, _ in elements if (count := _count(key)) is not None}
+                counted = _counted(elements)
                 if counted:
                     element_counters[body["name"]] = counted
             case "chain":
@@ -100,7 +133,10 @@ def read_table(objects: list[Json]) -> ObservedTable:
         sets=sets,
         maps=maps,
         element_counters=element_counters,
-        chains={name: tuple(comments) for name, comments in chains.items()},
+        chains={
+            _ASLEEP if has_flags and name == LAYOUT else name: tuple(comments)
+            for name, comments in chains.items()
+        },
     )
 
 

@@ -1,8 +1,8 @@
 """What a data plane is: it shows what is really there, and brings that to a wished state.
 
-Blocking calls; the reconciler runs them in one worker thread, one at a time. Wishes are whole states, never
-changes: a plane finds out itself what differs, and applies it so that each service group is either as before or
-as wished at every moment.
+Blocking calls; the reconciler runs them in one worker thread, one at a time; only the lease is renewed from another
+one. Wishes are whole states, never changes: a plane finds out itself what differs, and applies it so that each
+service group is either as before or as wished at every moment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from wccpd.plan.verdict import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gre.tunnel import GreDevice, ObservedGre
     from wccpd.errors import KernelError
@@ -60,11 +60,33 @@ class Applied:
     service's mode until the next plan gives them to others."""
 
 
+class Notices(Protocol):
+    """What becomes readable when somebody else changed what is ours."""
+
+    def fileno(self) -> int:
+        """For an event loop."""
+        ...
+
+    def drain(self) -> bool:
+        """Take the notices that are there; whether one concerns us.
+
+        Raises:
+            KernelError: No more can be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
 class DataPlane(Protocol):
     """A kernel, or a fake of one."""
 
     hash_function: str
     """`jhash` or `xor`: which function makes buckets of packets."""
+    on_progress: Callable[[], None]
+    """Called in the worker thread between the steps of a call that may take long."""
 
     def observe(self) -> Observation:
         """Read everything of ours.
@@ -84,6 +106,9 @@ class DataPlane(Protocol):
 
     def renew_lease(self, seconds: float) -> None:
         """Let the redirect be valid for so long from now; when it runs out, every service is in its mode.
+
+        Never waits for another call, which may be under way in another thread at the same time; but for `remove`
+        and `close`, which must not be. Nothing is done before the first wish was carried out.
 
         Raises:
             KernelError: The kernel refused.
@@ -105,6 +130,18 @@ class DataPlane(Protocol):
             keep_closed: Services of this plan whose mode is not open go on dropping or rejecting, without a
                 daemon, until they are removed too; None removes all.
         """
+        ...
+
+    def watch(self) -> Notices | None:
+        """Open what tells that somebody else changed what is ours; None if nothing tells.
+
+        Raises:
+            KernelError: It cannot be opened.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Take nothing for granted that was read or written before: the next look reads everything."""
         ...
 
     def close(self) -> None:

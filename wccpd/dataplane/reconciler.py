@@ -5,7 +5,8 @@ begins, and nothing queues. A failure is kept for status and tried again at the 
 meanwhile stays. A path that the kernel refuses is planned again each round, while the buckets of its cache are
 covered by the others.
 
-The lease is renewed from here too, through the event loop and the worker: if either hangs, it runs out.
+When somebody else changed something, a round begins at once; of many such notices at a bounded rate, so that whoever
+changes things without end costs us a share of one processor and no more. The lease is kept by `dataplane.lease`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from wccpd.dataplane.lease import SIGNS_PER_LEASE, LeaseKeeper
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
 from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from concurrent.futures import Future
     from ipaddress import IPv4Address
 
-    from wccpd.dataplane.port import DataPlane
+    from wccpd.dataplane.port import DataPlane, Notices
     from wccpd.plan.policy import Policy
     from wccpd.plan.redirect import Path, RedirectPlan
     from wccpd.protocol.view import RouterView
@@ -35,8 +38,12 @@ PERIOD_SECONDS = 5.0
 """How often drift is looked for and counters are read."""
 REFRESH_SECONDS = 1.0
 """How long a reader of status waits for fresh counters."""
-RENEWALS_PER_LEASE = 3
-"""So many may fail before the kernel falls to the services' modes."""
+NOTICE_SECONDS = 0.1
+"""Rounds for notices begin at this distance, when there is no end of them."""
+NOTICE_SHARE = 0.25
+"""They take this share of the time, if they last so long that this makes the distance longer."""
+BURST_SECONDS = 3.0
+"""So much of that distance is forgiven: a few notices find their round begin at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,10 @@ class Reconciler:
         self._freed: tuple[int, ...] = ()
         self._refused: frozenset[Path] = frozenset()
         self._wake = asyncio.Event()
+        self._keeper = LeaseKeeper(self._renew, lease_seconds)
+        self._disturbed = self._in_round = False
+        self._paid_until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self.drained: Collection[IPv4Address] = frozenset()
         """Caches that get no new flows; say `wish` after changing it."""
         self.failing: Mapping[str, Collection[IPv4Address]] = {}
@@ -97,25 +108,64 @@ class Reconciler:
         """Say that the view has changed."""
         self._wake.set()
 
+    def disturbed(self) -> None:
+        """Say that somebody else changed something in the kernel: look at once, or after a rest."""
+        self._disturbed = True
+        if self._alarm is None and not self._in_round:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_at(max(loop.time(), self._paid_until - BURST_SECONDS), self._look_again)
+
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+            disturbed, self._disturbed, self._in_round = self._disturbed, False, True
+            started = loop.time()
             await self.once()
+            self._in_round = False
+            if disturbed:
+                price = max(NOTICE_SECONDS, (loop.time() - started) / NOTICE_SHARE)
+                self._paid_until = max(self._paid_until, started) + price
+            if self._disturbed:
+                self.disturbed()
+
+    def _look_again(self) -> None:
+        self._alarm = None
+        self._wake.set()
 
     async def keep_lease(self) -> None:
         """Renew the lease until cancelled."""
-        while True:
-            await self.renew_lease()
-            await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
+        sign: Future[None] | None = None
+        self._keeper.loop_lives()
+        self._keeper.start()
+        try:
+            while True:
+                self._keeper.loop_lives()
+                if sign is None or sign.done():
+                    sign = self._worker.submit(self._keeper.worker_lives)
+                await asyncio.sleep(self._lease_seconds / SIGNS_PER_LEASE)
+        finally:
+            self._keeper.stop()
 
     async def renew_lease(self) -> None:
         """Renew the lease once; what keeps it from that is a fault of the next round too."""
         with contextlib.suppress(KernelError):
-            await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
+            await asyncio.get_running_loop().run_in_executor(None, self._renew, self._lease_seconds)
+
+    async def watch(self) -> Notices | None:
+        """What tells of changes by others to what is ours; None if nothing does.
+
+        Raises:
+            KernelError: The plane, or its notices, cannot be opened.
+        """
+        return await self._call(lambda plane: plane.watch())
 
     async def live_flows(self) -> Mapping[Path, int]:
         """How many flows are pinned to each path.
@@ -149,18 +199,18 @@ class Reconciler:
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
-        await self._in_worker(lambda plane: _removed(plane, None))
+        await self._in_worker(lambda plane: self._removed(plane, None))
 
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
         # A run that brought nothing to the kernel must not open what an earlier one left closed.
         kept = self.plan or redirect_plan(self._read_view(), self._policy, {})
-        await self._in_worker(lambda plane: _removed(plane, kept))
+        await self._in_worker(lambda plane: self._removed(plane, kept))
 
     async def close(self) -> None:
         """End the worker; what is in the kernel stays."""
         if self._plane is not None:
-            await self._call(lambda plane: plane.close())
+            await self._call(self._closed)
         self._worker.shutdown()
 
     async def _call(self, work: Callable[[DataPlane], _Result]) -> _Result:
@@ -196,7 +246,10 @@ class Reconciler:
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
         self.plan, self._refused = plan, applied.refused
-        return Round(plane.observe(), applied, applied.faults)
+        observation = plane.observe()
+        if not observation.leased:
+            self._keeper.lost()
+        return Round(observation, applied, applied.faults)
 
     def _allocate(self, wanted: frozenset[Path]) -> None:
         """Slots for the wanted paths; those freed are used again as late as possible."""
@@ -208,11 +261,23 @@ class Reconciler:
         self._freed = tuple(slot for slot in freed if slot not in taken)
 
     def _opened(self) -> DataPlane:
+        self._keeper.worker_lives()
         if self._plane is None:
-            self._plane = self._make_plane()
+            plane = self._make_plane()
+            plane.on_progress = self._keeper.worker_lives
+            self._plane = plane
         return self._plane
 
+    def _renew(self, seconds: float) -> None:
+        if self._plane is not None:
+            self._plane.renew_lease(seconds)
 
-def _removed(plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
-    applied = plane.remove(keep_closed)
-    return Round(plane.observe(), applied, applied.faults)
+    def _removed(self, plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
+        self._keeper.join()
+        applied = plane.remove(keep_closed)
+        return Round(plane.observe(), applied, applied.faults)
+
+    def _closed(self, plane: DataPlane) -> None:
+        self._keeper.stop()
+        self._keeper.join()
+        plane.close()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wccpd.plan.redirect import Assignment
     from wccpd.protocol.assignment import Owners
     from wccpd.protocol.view import CacheView, GroupView, OwnedValue, RouterView
+    from wccpd.wire.enums import PacketReturnMethod
     from wccpd.wire.masks import Mask
 
 _NOBODY: Mapping[str, Collection[IPv4Address]] = MappingProxyType({})
@@ -106,18 +107,16 @@ def redirect_plan(
         )
         for group in by_priority(view.groups, [each.key for each in policy.services])
     )
-    usable = [cache for group in view.groups for cache in _usable(group)]
+    returns: dict[IPv4Address, set[PacketReturnMethod]] = {}
+    for group in view.groups:
+        for cache in _usable(group):
+            returns.setdefault(cache.address, set()).add(cache.packet_return)
     return RedirectPlan(
         router_id=policy.router_id,
         ingress=policy.ingress,
         services=tuple(services),
         caches=frozenset(cache.address for group in view.groups for cache in group.caches),
-        returns={
-            cache.address: frozenset(
-                other.packet_return for other in usable if other.address == cache.address
-            )
-            for cache in usable
-        },
+        returns={cache: frozenset(methods) for cache, methods in returns.items()},
         slots=dict(slots),
         never=policy.never,
         clamp_mss=policy.clamp_mss,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 import pytest
@@ -10,8 +14,8 @@ import pytest
 from gre.tunnel import GreDevice
 from tests.support.views import FIRST, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel, Name
-from wccpd.dataplane.port import Observation
-from wccpd.dataplane.reconciler import Reconciler, Round
+from wccpd.dataplane.port import Applied, Observation, Wish
+from wccpd.dataplane.reconciler import BURST_SECONDS, NOTICE_SECONDS, PERIOD_SECONDS, Reconciler, Round
 from wccpd.errors import KernelError
 from wccpd.plan.policy import Policy, ServicePolicy
 from wccpd.plan.redirect import HashAssignment, Mode, Path
@@ -223,4 +227,144 @@ async def test_a_round_that_fails_is_a_fault_and_the_next_one_recovers(
     plane.error = None
     assert (await bench.wish(bench.view)).faults == ()
     assert set(bench.kernel.slots) == {Path(FIRST, ForwardingMethod.GRE)}
+    await bench.reconciler.close()
+
+
+class SlowPlane(FakeDataPlane):
+    """A plane that tells of each round, and whose rounds can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = 0
+        self.free = threading.Event()
+        self.free.set()
+
+    def bring_to(self, wish: Wish) -> Applied:
+        assert self.free.wait(20)
+        self.rounds += 1
+        return super().bring_to(wish)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.005)
+
+
+async def test_a_notice_begins_a_round_at_once_and_a_flood_of_them_a_bounded_number() -> None:
+    plane = SlowPlane()
+    bench = Bench(plane)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.reconciler.run())
+        await asyncio.sleep(0)
+        started = loop.time()
+        bench.reconciler.disturbed()
+        await until(lambda: plane.rounds)
+        assert loop.time() - started < PERIOD_SECONDS / 2
+        burst = BURST_SECONDS / NOTICE_SECONDS
+        while loop.time() < started + 5 * NOTICE_SECONDS:
+            bench.reconciler.disturbed()
+            await asyncio.sleep(0)
+        assert 2 <= plane.rounds <= burst + 7
+        bench.reconciler._paid_until = loop.time() + BURST_SECONDS
+        started, before = loop.time(), plane.rounds
+        while loop.time() < started + 5 * NOTICE_SECONDS:
+            bench.reconciler.disturbed()
+            await asyncio.sleep(0)
+        assert 2 <= plane.rounds - before <= 7
+        task.cancel()
+    await bench.reconciler.close()
+
+
+async def test_the_engine_waits_for_no_rest() -> None:
+    plane = SlowPlane()
+    bench = Bench(plane)
+    bench.reconciler._paid_until = asyncio.get_running_loop().time() + 1000
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.reconciler.run())
+        await asyncio.sleep(0)
+        bench.reconciler.wish()
+        await until(lambda: plane.rounds, PERIOD_SECONDS / 2)
+        task.cancel()
+    await bench.reconciler.close()
+
+
+async def test_a_worker_that_hangs_lets_the_lease_run_out_and_one_that_goes_on_has_it_back() -> None:
+    lease = 0.4
+    plane = SlowPlane()
+    plane.kernel = FakeKernel(time.monotonic)
+    bench = Bench(plane)
+    bench.reconciler = Reconciler(
+        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=lease
+    )
+    await bench.reconciler.once()
+    async with asyncio.TaskGroup() as tasks:
+        tasks_of_ours = [tasks.create_task(bench.reconciler.keep_lease())]
+        await until(lambda: plane.kernel.leased)
+        plane.free.clear()
+        tasks_of_ours.append(tasks.create_task(bench.reconciler.once()))
+        await until(lambda: not plane.kernel.leased)
+        plane.on_progress()
+        await until(lambda: plane.kernel.leased)
+        plane.free.set()
+        await tasks_of_ours.pop()
+        for task in tasks_of_ours:
+            task.cancel()
+    await bench.reconciler.close()
+
+
+async def test_an_event_loop_that_hangs_lets_the_lease_run_out() -> None:
+    plane = SlowPlane()
+    plane.kernel = FakeKernel(time.monotonic)
+    bench = Bench(plane)
+    bench.reconciler = Reconciler(
+        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=0.4
+    )
+    await bench.reconciler.once()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.reconciler.keep_lease())
+        await until(lambda: plane.kernel.leased)
+        deadline = time.monotonic() + 10
+        while plane.kernel.leased:
+            assert time.monotonic() < deadline
+        await until(lambda: plane.kernel.leased)
+        task.cancel()
+    await bench.reconciler.close()
+
+
+async def test_a_lease_that_somebody_took_away_is_renewed_with_the_next_round() -> None:
+    plane = SlowPlane()
+    plane.kernel = FakeKernel(time.monotonic)
+    bench = Bench(plane)
+    bench.reconciler = Reconciler(
+        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=3600
+    )
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.reconciler.keep_lease())
+        await bench.reconciler.once()
+        await until(lambda: plane.kernel.leased)
+        plane.kernel.leased_until = 0.0
+        await bench.reconciler.once()
+        await until(lambda: plane.kernel.leased)
+        task.cancel()
+    await bench.reconciler.close()
+
+
+async def test_once_everything_was_removed_no_lease_is_renewed() -> None:
+    plane = SlowPlane()
+    plane.kernel = FakeKernel(time.monotonic)
+    bench = Bench(plane)
+    bench.reconciler = Reconciler(
+        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=0.1
+    )
+    await bench.reconciler.once()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.reconciler.keep_lease())
+        await until(lambda: plane.kernel.leased)
+        task.cancel()
+    await bench.reconciler.leave()
+    assert not plane.kernel.leased
+    await asyncio.sleep(0.05)
+    assert not plane.kernel.leased
     await bench.reconciler.close()

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import replace
 from hashlib import blake2s
 from ipaddress import IPv4Address
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Final
 
 from pyroute2 import IPRoute
@@ -23,7 +22,6 @@ from wccpd.dataplane.bpf.libbpf import LibBpf
 from wccpd.dataplane.ebpf.cells import CELLS, Cells, CellsFullError
 from wccpd.dataplane.ebpf.image import Hop, HostFacts, TooBigError, image
 from wccpd.dataplane.ebpf.kernel import PRIORITY, Loaded
-from wccpd.dataplane.linux import is_strict
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
 from wccpd.plan.compile import without_paths
@@ -31,14 +29,13 @@ from wccpd.plan.redirect import Mode, Path, RedirectPlan
 from wccpd.wire.enums import ForwardingMethod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from gre.tunnel import GreDevice, ObservedGre
     from wccpd.dataplane.host import Link
     from wccpd.plan.policy import KernelSettings
     from wccpd.plan.redirect import AclLine
 
-IP_FORWARD: Final = FilePath("/proc/sys/net/ipv4/ip_forward")
 _SLOT_NOTE: Final = 1 << 20
 """Notes about slots: the path and its epoch."""
 _PLAN_NOTE: Final = 1 << 21
@@ -70,6 +67,7 @@ class EbpfDataPlane:
         self._lists: dict[str, tuple[AclLine, ...]] = {}
         self._lease_seconds = 0.0
         self._in_force = False
+        self.on_progress: Callable[[], None] = lambda: None
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return packets."""
         self._loaded: Loaded | None = None
@@ -86,7 +84,7 @@ class EbpfDataPlane:
         """See `DataPlane.observe`."""
         with host.kernel("network state", "read"):
             devices = gre.link.observe(self._ipr, self._settings.device_prefix)
-            forwards = IP_FORWARD.read_text().strip() == "1"
+        forwards = host.forwards()
         loaded = self._loaded
         if loaded is None or not loaded.is_pinned:
             return Observation(devices=devices, forwards=forwards)
@@ -95,7 +93,11 @@ class EbpfDataPlane:
             slots={path: slot for slot, (path, _, live) in self._slot_notes.items() if live},
             counters=self._cells.counters(loaded.read_count, self._lists),
             forwards=forwards,
-            hindrances=tuple(map(_strict_words, filter(is_strict, sorted(self._segments)))),
+            hindrances=tuple(
+                host.strict_words(device, "what caches return")
+                for device in sorted(self._segments)
+                if host.is_strict(device)
+            ),
             leased=loaded.is_leased,
         )
 
@@ -165,6 +167,12 @@ class EbpfDataPlane:
         for fault in faults:
             raise fault
 
+    def watch(self) -> None:
+        """See `DataPlane.watch`: there are no notices of maps and programs."""
+
+    def forget(self) -> None:
+        """See `DataPlane.forget`: all that it remembers is what it wrote into maps that nobody else writes."""
+
     def close(self) -> None:
         """Close sockets and descriptors."""
         if self._loaded is not None:
@@ -219,7 +227,8 @@ class EbpfDataPlane:
             else:
                 mtu = min(mtus.get(way.device_index, 0xFFFF), way.mtu_bytes or 0xFFFF)
                 hops[path] = Hop(way.device_index, way.gateway or path.cache, mtu)
-        macs = host.neighbours(self._ipr) if any(plan.returns.values()) else {}
+        near = host.neighbours(self._ipr) if any(plan.returns.values()) else {}
+        macs = {address: neighbour.mac for address, neighbour in near.items()}
         return HostFacts(hops, host.local_networks(self._ipr), macs), wayless
 
     def _install(
@@ -387,11 +396,6 @@ def _closed(plan: RedirectPlan) -> RedirectPlan:
     last = max((place for place, each in enumerate(plan.services) if each.mode is not Mode.OPEN), default=-1)
     emptied = RedirectPlan(plan.router_id, plan.ingress, plan.services[: last + 1], never=plan.never)
     return without_paths(emptied, plan.slots.keys())
-
-
-def _strict_words(device: str) -> str:
-    key = f"net.ipv4.conf.{device}.rp_filter"
-    return f"{key} is strict: it drops what caches return (remedy: sysctl -w {key}=2)"
 
 
 def _slot_text(note: tuple[Path, int, bool]) -> str:
