@@ -226,6 +226,8 @@ class PacketsByChance:
             made = replace(made, destination_port=port)
             if chance.random() < 0.1:
                 made = replace(made, source_port=port, destination_port=made.source_port)
+        if protocol in {TCP, ESP} and chance.random() < 0.05:
+            made = replace(made, transport_octets=chance.choice((0, 3, 8)))
         sender = chance.choice(CACHES) if device == FARM and chance.random() < 0.5 else None
         return replace(made, ttl=chance.choice((64, 64, 64, 64, 2, 1)), sender=sender)
 

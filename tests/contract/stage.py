@@ -82,7 +82,9 @@ def fate_of(decision: Decision, packet: Packet) -> Fate:
         case Verdict.DROPPED:
             return NOWHERE
         case Verdict.REJECTED:
-            return RESET if packet.protocol == TCP else PROHIBITED
+            if packet.protocol == TCP:
+                return RESET if packet.has_flow else NOWHERE
+            return PROHIBITED
         case Verdict.FORWARDED:
             return EXPIRED if packet.ttl <= 1 else PASSED
 

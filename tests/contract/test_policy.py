@@ -21,6 +21,7 @@ from tests.contract.stage import (
     redirected,
 )
 from tests.support.plans import (
+    CACHES,
     EVERYTHING,
     FIRST,
     NOBODY,
@@ -28,6 +29,7 @@ from tests.support.plans import (
     SPOKE,
     THIRD,
     deny,
+    evenly,
     hashed,
     network,
     paths_to,
@@ -35,7 +37,8 @@ from tests.support.plans import (
     plan,
     service,
 )
-from wccpd.plan.redirect import TCP, UDP, AclLine, Mode, RedirectPlan
+from wccpd.plan.decide import Packet
+from wccpd.plan.redirect import TCP, UDP, AclLine, HashFields, Mode, PacketMatch, RedirectPlan
 from wccpd.plan.verdict import Count, Exemption, Outcome, Reason, Verdict
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
@@ -248,6 +251,57 @@ def test_a_changed_list_holds_at_once_and_a_line_that_stays_keeps_its_count(stag
     stage.bring_to(plan(replace(made, acl=(second, permit()))))
     assert stage.send(fresh()).cache == FIRST
     assert stage.send(fresh(IPv4Address("203.0.113.8"))) == PASSED
+
+
+# --- packets that end early
+
+ENDS_EARLY = [(ESP, 0), (ESP, 2), (ICMP, 3), (TCP, 0), (TCP, 3), (TCP, 8), (UDP, 2)]
+"""Protocol, and how many octets follow the IP header."""
+
+
+def early(protocol: int, octets: int, **details: object) -> Packet:
+    return fresh(protocol=protocol, transport_octets=octets, **details)
+
+
+@pytest.mark.parametrize(("protocol", "octets"), ENDS_EARLY)
+@pytest.mark.parametrize("match", [EVERYTHING, None], ids=["every protocol", "its own"])
+def test_a_packet_that_ends_before_its_ports_does_not_pass_a_closed_service(
+    stage: Stage, protocol: int, octets: int, match: PacketMatch | None
+) -> None:
+    lines = (
+        deny(destination=network("192.0.2.0/25"), protocol=TCP, destination_ports=(8000, 8999)),
+        deny(destination=network("192.0.2.128/25"), protocol=UDP, destination_ports=(53, 53)),
+        permit(destination=network("203.0.113.0/24")),
+    )
+    taken = match or PacketMatch(protocol)
+    stage.bring_to(plan(service("70", assignment=hashed(NOBODY), match=taken, acl=lines, mode=Mode.CLOSED)))
+    assert stage.send(early(protocol, octets)) == NOWHERE
+    assert lines_of(stage) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_to_a_list_a_packet_that_ends_before_its_ports_has_ports_0(stage: Stage, protocol: int) -> None:
+    lines = (
+        permit(protocol=protocol, source_ports=(1, 65535)),
+        deny(destination=network("203.0.113.128/25")),
+        permit(protocol=protocol, source_ports=(0, 0), destination_ports=(0, 79)),
+    )
+    stage.bring_to(plan(everything_to(stage, "70", FIRST, acl=lines, match=EVERYTHING)))
+    assert stage.send(early(protocol, 3)).cache == FIRST
+    assert stage.send(early(protocol, 3, destination=IPv4Address("203.0.113.128"))) == PASSED
+    assert stage.send(fresh(protocol=protocol)).cache == FIRST
+    assert lines_of(stage) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("protocol", "octets"), ENDS_EARLY)
+def test_a_packet_that_ends_early_is_of_no_flow(stage: Stage, protocol: int, octets: int) -> None:
+    by_port = HashFields(source_port=True, destination_port=True)
+    made = everything_to(stage, "70", FIRST, match=EVERYTHING, paths=paths_to(CACHES[:2], stage.forwarding))
+    stage.bring_to(plan(replace(made, assignment=hashed(evenly(FIRST), by_port))))
+    packet = early(protocol, octets)
+    assert stage.send(packet).cache == FIRST
+    stage.bring_to(plan(replace(made, assignment=hashed(evenly(SECOND), by_port))))
+    assert stage.send(packet).cache == (FIRST if protocol == ESP else SECOND)
 
 
 # --- fall-through

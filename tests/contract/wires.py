@@ -113,7 +113,7 @@ def ethernet(source: bytes, destination: bytes, ip: bytes) -> bytes:
 
 def craft(packet: Packet, identification: int, details: Details = PLAIN) -> bytes:
     """The IPv4 packet that `packet` describes."""
-    body = _body(packet, details)
+    body = _body(packet, details)[: packet.transport_octets]
     return ip_packet(
         packet.source,
         packet.destination,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
     from gre.tunnel import GreDevice, ObservedGre
+    from wccpd.plan.acl import LineCounter
     from wccpd.plan.diff import ObservedTable
     from wccpd.plan.policy import KernelSettings
 
@@ -337,14 +338,7 @@ class LinuxDataPlane:
         if self._compiled is None:
             return {}
         return {
-            service: tuple(
-                Count()
-                if line is None
-                else table.counters.get(line.counter, Count())
-                if line.counter
-                else table.element_counters.get(line.map, {}).get(line.key, Count())
-                for line in lines
-            )
+            service: tuple(sum((_counted(place, table) for place in places), Count()) for places in lines)
             for service, lines in self._compiled.acl_lines.items()
         }
 
@@ -501,6 +495,13 @@ def _closed(plan: RedirectPlan) -> RedirectPlan:
     last = max((place for place, each in enumerate(plan.services) if each.mode is not Mode.OPEN), default=-1)
     emptied = RedirectPlan(plan.router_id, plan.ingress, plan.services[: last + 1], never=plan.never)
     return without_paths(emptied, plan.slots.keys())
+
+
+def _counted(place: LineCounter, table: ObservedTable) -> Count:
+    """What was counted there for a line of a redirect list."""
+    if place.counter:
+        return table.counters.get(place.counter, Count())
+    return table.element_counters.get(place.map, {}).get(place.key, Count())
 
 
 def _no_link(path: Path) -> KernelError:

@@ -70,8 +70,8 @@ class Compiled:
     """The desired state, and how to read it again."""
 
     state: DesiredState
-    acl_lines: Mapping[str, tuple[LineCounter | None, ...]]
-    """By service: where each line of its redirect list is counted."""
+    acl_lines: Mapping[str, tuple[tuple[LineCounter, ...], ...]]
+    """By service: where each line of its redirect list is counted, the sum of which it is."""
 
 
 def without_paths(plan: RedirectPlan, missing: Collection[Path]) -> RedirectPlan:
@@ -106,7 +106,7 @@ def compile_state(
             routes=tuple(route for route in routes if route is not None),
             nft=table.compile(),
         ),
-        {each.service.name: acl.counters for each in table.services if (acl := each.acl()) is not None},
+        {each.service.name: each.line_counters() for each in table.services if each.service.acl},
     )
 
 
@@ -168,9 +168,8 @@ class _Table:
     def _counters(self) -> Iterator[str]:
         for service in self.services:
             yield from map(outcome_name, service.outcomes())
-            acl = service.acl()
-            if acl is not None:
-                yield from (line.counter for line in acl.counters if line is not None and line.counter)
+            for places in service.line_counters():
+                yield from (place.counter for place in places if place.counter)
         yield from map(exempt_name, Exemption)
         yield from (returned_name(cache) for cache in self._l2_returns())
 

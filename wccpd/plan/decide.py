@@ -4,7 +4,8 @@
 
 **What is looked at.** IPv4 packets that come in by a device of `plan.ingress`; all others are routed as if there
 were no redirect. The kernel reassembles fragments before we look, so there are no later fragments. A packet that is
-neither TCP nor UDP has no ports, which counts as ports 0.
+neither TCP nor UDP, or that ends before its ports, has none, which counts as ports 0. One that ends within its
+transport header belongs to no flow.
 
 **Services** are asked in the plan's order. The first whose match takes the packet decides. Only if that service has
 `fallthrough`, and would forward the packet because its list denies it, because nobody owns it in mode open, or
@@ -84,6 +85,12 @@ if TYPE_CHECKING:
         ServicePlan,
     )
 
+ICMP = 1
+PORTS_OCTETS = 4
+"""Both ports, with which TCP and UDP headers begin."""
+_TRANSPORT_HEADER_OCTETS = {TCP: 20, UDP: 8, ICMP: 8}
+"""Without options; connection tracking has no flow for a packet that ends within it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -105,16 +112,29 @@ class Packet:
     """The cache whose hardware address its frame came from, if any."""
     icmp_error: bool = False
     """It is an ICMP error about the connection whose pin is given, in the direction from client to server."""
+    transport_octets: int | None = None
+    """Behind the IP header there are only so many; None: everything that should be."""
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether there are ports to be read."""
+        there = self.transport_octets is None or self.transport_octets >= PORTS_OCTETS
+        return there and self.protocol in PORT_PROTOCOLS
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether it is of a flow: its transport header is whole."""
+        there = self.transport_octets
+        return there is None or there >= _TRANSPORT_HEADER_OCTETS.get(self.protocol, 0)
 
     @property
     def fields(self) -> FlowFields:
         """What hashes and masks see."""
-        has_ports = self.protocol in PORT_PROTOCOLS
         return FlowFields(
             int(self.source),
             int(self.destination),
-            self.source_port if has_ports else 0,
-            self.destination_port if has_ports else 0,
+            self.source_port if self.has_ports else 0,
+            self.destination_port if self.has_ports else 0,
         )
 
 
@@ -253,7 +273,7 @@ def decide(
     """
     if packet.device not in plan.ingress:
         return Decision(pin=pinned)
-    case = _Case(plan, packet, hash_function, leased, pinned)
+    case = _Case(plan, packet, hash_function, leased, pinned if packet.has_flow else None)
     asked = tuple(case.ask_about_error() or case.ask_in_turn())
     said = Decision(asked).said
     return Decision(asked, case.new_pin(said) if said else pinned)
@@ -329,7 +349,8 @@ class _Case:
         """What the flow is held to after `said` was done."""
         service = next(each for each in self.plan.services if each.name == said.service)
         outcome = said.outcome
-        if outcome is None or not service.affinity or self.packet.icmp_error:
+        has_flow = self.packet.has_flow and not self.packet.icmp_error
+        if outcome is None or not service.affinity or not has_flow:
             return self.pinned
         if said.lookup is not None and said.path is not None:
             return Pin(service.name, said.path, *_buckets(said.lookup))
@@ -480,7 +501,7 @@ def _first_line(acl: tuple[AclLine, ...], packet: Packet) -> int | None:
 
 def _look_up_bucket(assignment: HashAssignment, packet: Packet, hash_function: HashFunction) -> HashLookup:
     def bucket_by(fields: HashFields) -> int:
-        if packet.protocol not in PORT_PROTOCOLS:
+        if not packet.has_ports:
             fields = fields._replace(source_port=False, destination_port=False)
         return hash_function(fields, packet.fields)
 

@@ -51,6 +51,16 @@ def service(name: str) -> str:
     return f"service-{name}"
 
 
+def listed(name: str) -> str:
+    """Chain: the redirect list for packets that have ports."""
+    return f"listed-{name}"
+
+
+def ported(chain: str) -> str:
+    """Chain: what another one decides, for packets that have ports."""
+    return f"{chain}-ported"
+
+
 def permitted(name: str) -> str:
     """Chain: packets of a service that may be redirected."""
     return f"permitted-{name}"

@@ -244,7 +244,7 @@ __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 		return DROP;
 	service = &plan->services[place];
 	packet->looked_up = packet->looked_up && service->flags & AFFINITY;
-	if (service->flags & AFFINITY && !packet->is_error)
+	if (service->flags & AFFINITY && !packet->is_error && !packet->flowless)
 		look_up_flow(plan, packet);
 	if (service->list) {
 		__u32 line = first_line(plan, packet, service->list);
@@ -512,7 +512,7 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 		return verdict;
 	}
 	asked = candidates(plan, packet);
-	if (packet->is_error && packet->leased && !packet->truncated) {
+	if (packet->is_error && packet->leased) {
 		verdict = ask_about_error(context, plan, packet);
 		if (verdict >= 0) {
 			count(packet->cell, packet->octets);
@@ -530,10 +530,6 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 		if (packet->fragment)
 			remember_first(packet, PASS);
 		return PASS;
-	}
-	if (packet->truncated) {
-		count(DROPPED_TRUNCATED, packet->octets);
-		return DROP;
 	}
 	verdict = ask_in_turn(plan, packet, &asked);
 	if (packet->pin_it)

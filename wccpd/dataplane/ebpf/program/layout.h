@@ -53,8 +53,7 @@ enum cell {
 	EXEMPT_NEVER,
 	EXEMPT_NO_HOP_LEFT,
 	EXEMPT_WCCP,
-	DROPPED_TRUNCATED, /* the headers that a service asks for are not there */
-	DROPPED_STRAY_FRAGMENT, /* a later fragment without its first one */
+	DROPPED_STRAY_FRAGMENT = 8, /* a later fragment without its first one */
 	DROPPED_TOO_BIG, /* answered with ICMP "fragmentation needed" */
 	DROPPED_UNANSWERED, /* should have been answered; one may not (RFC 1812, 4.3.2.7), or not so often */
 	DROPPED_NO_ROOM, /* the kernel did not let us change its length */

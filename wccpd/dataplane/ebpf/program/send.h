@@ -178,7 +178,7 @@ static __noinline int reset(struct __sk_buff *context, struct packet *packet, in
 	struct tcphdr old = {};
 	__u32 data, sum;
 
-	if (packet->tcp_flags & TCP_RST || packet->truncated || !may_answer(packet) ||
+	if (packet->tcp_flags & TCP_RST || packet->flowless || !may_answer(packet) ||
 	    bpf_skb_load_bytes(context, packet->offset + packet->header_octets, &old, sizeof(old))) {
 		count(DROPPED_UNANSWERED, packet->octets);
 		return TC_ACT_SHOT;
