@@ -13,7 +13,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -215,6 +215,9 @@ class KernelStage:
         )
         seen = self.network.exchange([frame_of(about, error)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
+
+    def live_flows(self) -> Mapping[IPv4Address, int]:
+        return self.network.router.call(self.plane.live_flows)
 
     def refuse(self, path: RedirectPath) -> None:
         assert path.forwarding is ForwardingMethod.L2, (

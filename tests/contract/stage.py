@@ -7,7 +7,7 @@ fate: where it came out, and in which clothes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
@@ -127,6 +127,8 @@ class Stage(Protocol):
     def send_error(self, about: Packet) -> Fate:
         """Have the sender of a packet complain by ICMP about the answer."""
         ...
+
+    def live_flows(self) -> Mapping[IPv4Address, int]: ...
 
     def refuse(self, path: Path) -> None:
         """See to it that an L2 path to an address beyond the far side cannot be made."""

@@ -24,12 +24,12 @@ from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.rtnetlink import RouteSocket
 from wccpd.errors import KernelError
 from wccpd.plan import names
-from wccpd.plan.build import MAX_SLOT
 from wccpd.plan.compile import Compiled, Facts, compile_state, without_paths
 from wccpd.plan.counter_names import read_counters
 from wccpd.plan.diff import Observed, Operations, diff
 from wccpd.plan.model import DesiredState, MarkRule, TableRoute
 from wccpd.plan.redirect import Mode, Path, RedirectPlan
+from wccpd.plan.slots import MAX_SLOT
 from wccpd.plan.verdict import Count, Counters
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
@@ -72,6 +72,8 @@ class LinuxDataPlane:
         """Devices by which caches return frames."""
         self._macs: dict[IPv4Address, tuple[str, str]] = {}
         self._lease_seconds = 0.0
+        self._meant: dict[int, IPv4Address | None] | None = None
+        """The cache that connections mean by a slot; None for a slot: nobody knows."""
         with _kernel("netlink", "open"):
             self._ipr = IPRoute()
             self._nft = Nft(settings.nft_table)
@@ -89,6 +91,7 @@ class LinuxDataPlane:
         return Observation(
             devices=observed.devices,
             slots=self._slots(observed),
+            former=self._former(observed),
             counters=self._counters(observed),
             forwards=forwards,
             hindrances=(
@@ -102,7 +105,7 @@ class LinuxDataPlane:
         """See `DataPlane.bring_to`: guard, paths, classification, removals."""
         self._ingress = wish.plan.ingress
         observed = self._observe()
-        failures: list[_Failure] = []
+        failures: list[_Failure] = list(self._unpin_strangers(wish.plan, observed))
         guard = self._guard(wish, observed)
         if guard:
             # What must not pass uninspected does not, from before the first device is there.
@@ -135,12 +138,18 @@ class LinuxDataPlane:
         if self._compiled is not None:
             self._nft.run(self._lease_lines())
 
-    def live_flows(self) -> Mapping[Path, int]:
+    def live_flows(self) -> Mapping[IPv4Address, int]:
         """See `DataPlane.live_flows`."""
         marks = self._settings.marks
-        by_slot = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
-        paths = {marks.mark(slot=slot): path for path, slot in self._slots(self._observe()).items()}
-        return {paths[mark]: flows for mark, flows in by_slot.items() if mark in paths}
+        by_mark = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
+        observed = self._observe()
+        there = {path.cache for path in self._slots(observed)}
+        found: dict[IPv4Address, int] = {}
+        for slot, cache in self._meanings(observed).items():
+            flows = by_mark.get(marks.mark(slot=slot), 0)
+            if flows and cache in there:
+                found[cache] = found.get(cache, 0) + flows
+        return found
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""
@@ -290,6 +299,36 @@ class LinuxDataPlane:
         )
         return lines + (f"add element ip {table} {names.LEASE} {{ {elements} }}\n" if elements else "")
 
+    # -- connections ---------------------------------------------------------------------------------
+
+    def _unpin_strangers(self, plan: RedirectPlan, observed: Observed) -> Iterator[_Failure]:
+        """Take from connections the slots that are about to mean another cache than when they were marked.
+
+        What a slot meant is known from the kernel's record and from what we wished since. Where there is no record,
+        after a removal or an upgrade, that holds for every slot without a path.
+        """
+        if not any(service.affinity for service in plan.services):
+            return
+        marks, wanted = self._settings.marks, plan.meanings
+        if self._meant is None:
+            has_record = observed.nft is not None and observed.nft.is_current
+            unknown = {} if has_record else dict.fromkeys(range(1, MAX_SLOT + 1))
+            self._meant = {**unknown, **self._meanings(observed)}
+        strange = {
+            slot for slot, cache in self._meant.items() if cache is None or cache != wanted.get(slot, cache)
+        }
+        if strange:
+            try:
+                strangers = {marks.mark(slot=slot) for slot in strange}
+                self._conntrack.unmark(marks.mask, strangers, of=marks.slot_mask)
+            except KernelError as error:
+                yield _Failure(error)
+                taken = {slot for slot in strange if self._meant[slot] is not None} & set(plan.slots.values())
+                yield from (_Failure(error, table=self._settings.table_base + slot) for slot in taken)
+                return
+        self._meant = {slot: cache for slot, cache in self._meant.items() if cache is not None}
+        self._meant |= wanted
+
     # -- observing -----------------------------------------------------------------------------------
 
     def _observe(self) -> Observed:
@@ -314,6 +353,19 @@ class LinuxDataPlane:
             elif (cache := self._cache_of(observed, route.device)) is not None:
                 found[Path(cache, ForwardingMethod.GRE)] = slot
         return found
+
+    def _former(self, observed: Observed) -> dict[int, IPv4Address]:
+        """Slots without a path, by the table's own record."""
+        record = {} if observed.nft is None else observed.nft.maps.get(names.SLOTS, {})
+        present = set(self._slots(observed).values())
+        return {slot: IPv4Address(record[key]) for key in record if (slot := int(key)) not in present}
+
+    def _meanings(self, observed: Observed) -> dict[int, IPv4Address]:
+        """The cache that connections marked with a slot are pinned to, as the kernel records it."""
+        return {
+            **self._former(observed),
+            **{slot: path.cache for path, slot in self._slots(observed).items()},
+        }
 
     def _cache_of(self, observed: Observed, device: str) -> IPv4Address | None:
         """The cache that a redirect device leads to; None for other devices."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
+from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -81,8 +83,7 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
-        self._slots: dict[Path, int] | None = None
-        self._freed: tuple[int, ...] = ()
+        self._slots: Slots | None = None
         self._refused: frozenset[Path] = frozenset()
         self._wake = asyncio.Event()
         self.drained: Collection[IPv4Address] = frozenset()
@@ -115,8 +116,8 @@ class Reconciler:
         with contextlib.suppress(KernelError):
             await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
 
-    async def live_flows(self) -> Mapping[Path, int]:
-        """How many flows are pinned to each path.
+    async def live_flows(self) -> Mapping[IPv4Address, int]:
+        """How many flows are pinned to each cache.
 
         Raises:
             KernelError: The kernel does not say.
@@ -152,7 +153,7 @@ class Reconciler:
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
         # A run that brought nothing to the kernel must not open what an earlier one left closed.
-        kept = self.plan or redirect_plan(self._read_view(), self._policy, {})
+        kept = self.plan or redirect_plan(self._read_view(), self._policy, Slots())
         await self._in_worker(lambda plane: _removed(plane, kept))
 
     async def close(self) -> None:
@@ -182,28 +183,26 @@ class Reconciler:
 
     def _round(self, plane: DataPlane, view: RouterView) -> Round:
         if self._slots is None:
-            self._slots = dict(plane.observe().slots)
-        self._allocate(wanted_paths(view))
+            left = plane.observe()
+            self._slots = Slots(left.slots, left.former)
+        self._slots = allocate_slots(self._slots, wanted_paths(view))
+        surplus = tuple(map(_no_slot, self._slots.surplus))
         plan = redirect_plan(
             view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
         self.plan, self._refused = plan, applied.refused
-        return Round(plane.observe(), applied, applied.faults)
-
-    def _allocate(self, wanted: frozenset[Path]) -> None:
-        """Slots for the wanted paths; those freed are used again as late as possible."""
-        assert self._slots is not None
-        leaving = sorted(slot for path, slot in self._slots.items() if path not in wanted)
-        freed = (*self._freed, *leaving)
-        self._slots = allocate_slots(self._slots, wanted, freed)
-        taken = set(self._slots.values())
-        self._freed = tuple(slot for slot in freed if slot not in taken)
+        return Round(plane.observe(), applied, (*applied.faults, *surplus))
 
     def _opened(self) -> DataPlane:
         if self._plane is None:
             self._plane = self._make_plane()
         return self._plane
+
+
+def _no_slot(path: Path) -> KernelError:
+    detail = f"a packet mark has room for {MAX_SLOT} paths, and all are in use"
+    return KernelError(f"path to {path.cache}", "number", errno.ENOSPC, detail)
 
 
 def _removed(plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:

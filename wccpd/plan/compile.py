@@ -31,7 +31,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP, Mode
-from wccpd.plan.service_chains import ServiceObjects, pin_uninspected
+from wccpd.plan.service_chains import ServiceObjects, inherit, pin_uninspected
 from wccpd.plan.verdict import Exemption, Reason
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 assert KEYED_IPV4_HEADER & 0xFFFF == GRE_PROTOCOL_IPV4
 TCP_AND_IP_HEADER_BYTES = 40
 """Without options: what MSS leaves out (RFC 6691)."""
+_ABOUT_THE_CLIENTS = "ct state related ct direction original"
+"""nft text: an error on its way from client to server."""
 BASE_CHAIN = "type {kind} hook {hook} priority -150; policy accept;"
 """-150 is `mangle`: after connection tracking, before NAT."""
 
@@ -135,8 +137,12 @@ class _Table:
         self._marks = settings.marks
         pages = allocate_pages(plan.services, settings.services)
         self.services = tuple(
-            ServiceObjects(service, pages, settings.marks, plan.slots) for service in plan.services
+            ServiceObjects(service, pages, settings.marks, plan.slots, plan.meanings)
+            for service in plan.services
         )
+        self._heirs: dict[str, int] = {}
+        for each in self.services:
+            self._heirs |= each.heirs()
         self._dispatch = dispatch_objects(plan.services)
         self._affinity = any(service.affinity for service in plan.services)
         self._takes_gre = any(_redirect_devices(plan, settings))
@@ -160,7 +166,11 @@ class _Table:
             chains=(
                 NftChain(LAYOUT),
                 *self._leaf_chains(),
-                *(chain for service in self.services for chain in service.chains()),
+                *(
+                    chain
+                    for service in self.services
+                    for chain in service.chains(some_inherit=bool(self._heirs))
+                ),
                 *self._entry_chains(),
             ),
         )
@@ -200,6 +210,16 @@ class _Table:
             for service in self.services
             for key, cache in service.path_keys().items()
         }
+        yield NftMap(
+            names.SLOTS,
+            "type mark : ipv4_addr;",
+            {str(slot): str(cache) for slot, cache in self._plan.meanings.items()},
+        )
+        yield NftMap(
+            names.HEIRS,
+            "typeof ct mark : verdict;",
+            {key: f"jump {names.heir(slot)}" for key, slot in self._heirs.items()},
+        )
         yield NftMap(
             names.REDIRECTED,
             "type mark : counter;",
@@ -268,6 +288,10 @@ class _Table:
             )
         else:
             yield NftChain(names.REASSEMBLE, rules=(self._reassembly(),))
+        for slot in sorted(set(self._heirs.values())):
+            others = 0xFFFFFFFF ^ marks.slot_mask
+            text = f"ct mark set ct mark & {others:#x} | {marks.mark(slot=slot):#x}"
+            yield NftChain(names.heir(slot), rules=(NftRule(text, "the path that its cache has now"),))
         yield NftChain(names.EXEMPT, rules=tuple(self._exemptions()))
         if self._affinity:
             yield NftChain(
@@ -378,6 +402,7 @@ class _Table:
     def _errors(self) -> Iterator[NftRule]:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
         if self._affinity:
+            yield from self._inherited_errors()
             yield NftRule(
                 f"ip protocol icmp meta mark & {self._marks.mask:#x} == 0 {self._related()} goto {names.ERRORS}",
                 "ICMP about what a cache sent",
@@ -386,14 +411,19 @@ class _Table:
     def _output(self) -> Iterator[NftRule]:
         """The same for errors that this host reports itself, e.g. "fragmentation needed" (RFC 1191)."""
         if self._affinity:
+            yield from self._inherited_errors()
             yield NftRule(
                 f"ip protocol icmp {self._related()} meta mark & {self._marks.foreign_mask:#x} == 0 "
                 f"meta mark set ct mark & {self._marks.mask:#x}",
                 "our own ICMP about what a cache sent",
             )
 
+    def _inherited_errors(self) -> Iterator[NftRule]:
+        if self._heirs:
+            yield inherit(self._marks, f"ip protocol icmp {_ABOUT_THE_CLIENTS} ")
+
     def _related(self) -> str:
-        return f"ct state related ct direction original ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
+        return f"{_ABOUT_THE_CLIENTS} ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
 
     def _strays(self) -> Iterator[NftRule]:
         """Packets of services that are not open whose path is gone: a device that goes down takes its route along."""

@@ -26,16 +26,17 @@ through to other services then, since theirs has run out too.
 
 **Affinity** (where the service has it). A flow is pinned by what happened to its first packet:
 
-- to a path. While the service that pinned it has that path, the flow goes there, whatever the buckets say. If the
-  cache has a path in the service that takes this packet, that one is used, with this service's header and counter:
-  of a pair of services, each sees one direction of the same connection. Else the packet is labelled and counted as
-  the service's that pinned the flow.
-- to a path that is lost: with `LostFlows.RESET` a TCP packet is rejected (`Reason.LOST`). Else it is as a new flow.
+- to a cache. While the service that pinned it has a path to that cache, the flow goes there, by whatever method it
+  is reached now and whatever the buckets say. If the cache has a path in the service that takes this packet, that one
+  is used, with this service's header and counter: of a pair of services, each sees one direction of the same
+  connection. Else the packet is labelled and counted as the service's that pinned the flow.
+- to a cache that the service has lost: with `LostFlows.RESET` a TCP packet is rejected (`Reason.LOST`). Else it is
+  as a new flow.
 - as forwarded: a TCP connection that was not pinned when a service in mode open had it forwarded, as unassigned or
   denied, and no service further down wanted it. While that service and the one that takes the packet are in mode
   open, it stays forwarded (`Reason.ESTABLISHED`), since redirecting it now would break it.
 
-An ICMP error about a flow that is pinned to a path, on its way from client to server, goes along that path as long as
+An ICMP error about a flow that is pinned to a cache, on its way from client to server, goes there too as long as
 the lease is running, without exemptions, match or list, so that path MTU discovery of the proxy works. Any other ICMP
 error is an ordinary packet, and none ever pins.
 
@@ -144,7 +145,7 @@ class Pin:
 
     service: str
     """The service that pinned it."""
-    path: Path | None = None
+    cache: IPv4Address | None = None
     """None: it was forwarded."""
     bucket: int = 0
     """The primary bucket that it was in; 0 with masks."""
@@ -333,13 +334,13 @@ class _Case:
     def ask_about_error(self) -> tuple[Asked, ...]:
         """Where an ICMP error about a pinned flow goes; empty if the packet is no such error."""
         pin = self.pinned
-        if not self.packet.icmp_error or not self.leased or pin is None or pin.path is None:
+        if not self.packet.icmp_error or not self.leased or pin is None or pin.cache is None:
             return ()
-        carrier = self._service_with(pin.service, pin.path)
+        carrier = self._service_with(pin.service, pin.cache)
         if carrier is None:
             return ()
         return tuple(
-            self._redirected(service, pin.path, None, pin)
+            self._redirected(service, service.paths[pin.cache], None, pin)
             if service is carrier
             else Asked(service.name, Missed.NOT_ASKED)
             for service in self.plan.services
@@ -353,7 +354,7 @@ class _Case:
         if outcome is None or not service.affinity or not has_flow:
             return self.pinned
         if said.lookup is not None and said.path is not None:
-            return Pin(service.name, said.path, *_buckets(said.lookup))
+            return Pin(service.name, said.path.cache, *_buckets(said.lookup))
         goes_on = service.mode is Mode.OPEN and outcome.reason in {Reason.UNASSIGNED, Reason.DENIED}
         if goes_on and self.pinned is None and self.packet.protocol == TCP:
             return Pin(service.name)
@@ -386,18 +387,18 @@ class _Case:
         pin, is_tcp = self.pinned, self.packet.protocol == TCP
         if pin is None or self.packet.icmp_error:
             return None
-        if pin.path is None:
+        if pin.cache is None:
             if service.mode is Mode.OPEN and self._is_open(pin.service):
                 return self._not_redirected(service, Verdict.FORWARDED, Reason.ESTABLISHED, line)
             return None
-        carrier = self._service_with(pin.service, pin.path)
+        carrier = self._service_with(pin.service, pin.cache)
         if carrier is None:
             if is_tcp and service.lost_flows is LostFlows.RESET:
                 return self._not_redirected(service, Verdict.REJECTED, Reason.LOST, line)
             return None
-        if carrier is not service and pin.path.cache in service.paths:
-            return self._redirected(service, service.paths[pin.path.cache], line, Pin(service.name))
-        return replace(self._redirected(carrier, pin.path, line, pin), service=service.name)
+        if carrier is not service and pin.cache in service.paths:
+            return self._redirected(service, service.paths[pin.cache], line, Pin(service.name))
+        return replace(self._redirected(carrier, carrier.paths[pin.cache], line, pin), service=service.name)
 
     def _ask_assignment(self, service: ServicePlan, line: int | None) -> Asked:
         """A new flow."""
@@ -412,11 +413,9 @@ class _Case:
             return self._not_redirected(service, verdict, Reason.UNASSIGNED, line, lookup)
         return self._redirected(service, path, line, lookup)
 
-    def _service_with(self, name: str, path: Path) -> ServicePlan | None:
-        """The service of that name, if it has the path."""
-        return next(
-            (each for each in self.plan.services if each.name == name and path in each.paths.values()), None
-        )
+    def _service_with(self, name: str, cache: IPv4Address) -> ServicePlan | None:
+        """The service of that name, if it has a path to the cache."""
+        return next((each for each in self.plan.services if each.name == name and cache in each.paths), None)
 
     def _is_open(self, name: str) -> bool:
         return any(each.name == name and each.mode is Mode.OPEN for each in self.plan.services)

@@ -32,6 +32,10 @@ RETURNED = "returned"
 NEVER = "never"
 LIVE = "live"
 """Set: pages and slots of all paths that are there."""
+SLOTS = "slots"
+"""Map: slot to the cache that it means, also of paths that are gone; read by the next run, met by no packet."""
+HEIRS = "heirs"
+"""Map: page and former slot to the chain that puts the slot of the present path into the connection mark."""
 PATHS = "paths"
 """Map: page and slot to the chain that marks for that path by constants."""
 PINS = "pins"
@@ -104,6 +108,11 @@ def turn(name: str, cache: IPv4Address) -> str:
 def pin(name: str, cache: IPv4Address) -> str:
     """Chain: write the connection mark by constants."""
     return f"pin-{name}-{cache}"
+
+
+def heir(slot: int) -> str:
+    """Chain: a flow whose cache has another slot now gets it."""
+    return f"heir-{slot}"
 
 
 def buckets(name: str) -> str:

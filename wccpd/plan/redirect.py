@@ -179,9 +179,16 @@ class RedirectPlan:
     """Usable caches, each with the ways in which it may return packets."""
     slots: Mapping[Path, int] = field(default_factory=dict)
     """A number, 1 to 255, for each working path; a path keeps it as long as it is there."""
+    former: Mapping[int, IPv4Address] = field(default_factory=dict)
+    """Numbers that no path has now, each with the cache that it means: flows may still be pinned by it."""
     never: tuple[IPv4Network, ...] = ()
     """Destinations that are never redirected."""
     clamp_mss: bool = True
     """Lower the MSS of redirected TCP connections, both ways, to what fits through the redirect."""
     clear_df: bool = False
     """Let redirected packets that are too big be fragmented, whatever their DF bit says."""
+
+    @property
+    def meanings(self) -> dict[int, IPv4Address]:
+        """The cache that each number means, be it one of a path or a former one."""
+        return {**self.former, **{slot: path.cache for path, slot in self.slots.items()}}

@@ -60,6 +60,8 @@ class ServiceObjects:
     pages: Pages
     marks: MarkLayout
     slots: Mapping[Path, int]
+    meanings: Mapping[int, IPv4Address]
+    """See `RedirectPlan.meanings`."""
 
     # -- paths ---------------------------------------------------------------------------------------
 
@@ -85,6 +87,16 @@ class ServiceObjects:
         return {
             str(self.mark(cache, page=page)): cache
             for cache in self.caches()
+            for page in self.pages.all_of(self.service.name)
+        }
+
+    def heirs(self) -> dict[str, int]:
+        """Page and slot in connection marks that mean a cache by another slot than its present one here."""
+        present = {cache: self.slot(cache) for cache in self.caches()}
+        return {
+            str(self.marks.mark(page=page, slot=slot)): present[cache]
+            for slot, cache in sorted(self.meanings.items())
+            if cache in present and slot != present[cache]
             for page in self.pages.all_of(self.service.name)
         }
 
@@ -154,8 +166,9 @@ class ServiceObjects:
         if self.service.affinity:
             yield NftMap(names.pinned(name), "typeof ct mark : verdict;", self._pinned(others))
             turns = {
-                str(self.marks.mark(slot=self.slot(cache))): f"goto {names.turn(name, cache)}"
-                for cache in self.caches()
+                str(self.marks.mark(slot=slot)): f"goto {names.turn(name, cache)}"
+                for slot, cache in sorted(self.meanings.items())
+                if cache in self.service.paths
             }
             yield NftMap(names.turns(name), "typeof ct mark : verdict;", turns)
         assignment = self.service.assignment
@@ -165,8 +178,12 @@ class ServiceObjects:
             for number, mask_set in enumerate(assignment.sets):
                 yield from self._value_maps(number, mask_set)
 
-    def chains(self) -> Iterator[NftChain]:
-        """All chains of the service, each after those that it goes to."""
+    def chains(self, *, some_inherit: bool) -> Iterator[NftChain]:
+        """All chains of the service, each after those that it goes to.
+
+        Args:
+            some_inherit: Whether any service has `heirs`.
+        """
         name, service = self.service.name, self.service
         yield self._unassigned()
         yield self._lapsed()
@@ -188,7 +205,7 @@ class ServiceObjects:
         if isinstance(service.assignment, HashAssignment):
             for bucket in self._alternate_buckets():
                 yield from self._alternate_chains(service.assignment, bucket)
-        yield from self._permitted()
+        yield from self._permitted(some_inherit=some_inherit)
         yield from self._entry()
 
     # -- chains --------------------------------------------------------------------------------------
@@ -207,15 +224,20 @@ class ServiceObjects:
                 rules = (has_ports, *of_portless.rules)
         yield NftChain(names.service(name), rules=(exempt, *rules))
 
-    def _permitted(self) -> Iterator[NftChain]:
+    def _permitted(self, *, some_inherit: bool) -> Iterator[NftChain]:
         name, service, marks = self.service.name, self.service, self.marks
         rules = [
             NftRule(f"meta mark & {marks.mask:#x} == {marks.lapsed:#x} goto {names.lapsed(name)}", "no lease")
         ]
         if service.affinity:
             pin = f"ct mark & {marks.path_mask:#x}"
+            pinned = NftRule(
+                f"{pin} vmap @{names.pinned(name)}", "pinned by this service, or to being forwarded"
+            )
+            rules.append(pinned)
+            if some_inherit:
+                rules += [inherit(marks), pinned]
             rules += [
-                NftRule(f"{pin} vmap @{names.pinned(name)}", "pinned by this service, or to being forwarded"),
                 NftRule(
                     f"{pin} @{names.LIVE} ct mark & {marks.slot_mask:#x} vmap @{names.turns(name)}",
                     "pinned by another service to a cache of this one",
@@ -493,6 +515,13 @@ class ServiceObjects:
                 alternate_bucket=alternate,
             )
         )
+
+
+def inherit(marks: MarkLayout, condition: str = "") -> NftRule:
+    """Have a connection mark that means a cache by a former slot mean it by the present one."""
+    return NftRule(
+        f"{condition}ct mark & {marks.path_mask:#x} vmap @{names.HEIRS}", "its cache has another path now"
+    )
 
 
 def pin_uninspected(marks: MarkLayout, page: int) -> NftRule:

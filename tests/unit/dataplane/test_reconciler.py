@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from gre.tunnel import GreDevice
-from tests.support.views import FIRST, ROUTER_ID, SECOND, WEB_CACHE, group, view
+from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel, Name
 from wccpd.dataplane.port import Observation
 from wccpd.dataplane.reconciler import Reconciler, Round
@@ -110,8 +111,29 @@ async def test_a_cache_that_comes_is_not_given_the_slot_of_one_that_has_just_lef
     await bench.wish(view(group(WEB_CACHE, FIRST)))
     await bench.wish(view(group(WEB_CACHE, SECOND)))
     assert bench.slots() == {SECOND: 2}
+    await bench.wish(view(group(WEB_CACHE, SECOND, THIRD)))
+    assert bench.slots() == {SECOND: 2, THIRD: 3}
     await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
-    assert bench.slots() == {FIRST: 3, SECOND: 2}
+    assert bench.slots() == {FIRST: 1, SECOND: 2}, "it finds the flows that it had"
+    await bench.reconciler.close()
+
+
+async def test_paths_beyond_the_last_number_are_faults_of_their_own_and_cost_nobody_else() -> None:
+    bench = Bench()
+    fleet = [IPv4Address("10.1.0.0") + number for number in range(300)]
+    groups = [group(replace(HTTPS, service_id=number), *fleet[number::10]) for number in range(10)]
+    done = await bench.wish(view(*groups))
+    assert len(bench.slots()) == 255
+    without = set(fleet) - bench.slots().keys()
+    assert {fault.obj for fault in done.faults} == {f"path to {cache}" for cache in without}
+    assert len(done.faults) == 45
+    assert "room for 255 paths" in str(done.faults[0])
+    plan = bench.kernel.plan
+    assert plan is not None
+    for service in plan.services:
+        assert isinstance(service.assignment, HashAssignment)
+        assert set(service.assignment.owners) == set(service.paths), "the others cover"
+        assert not service.paths.keys() & without
     await bench.reconciler.close()
 
 
@@ -133,6 +155,8 @@ async def test_a_restarted_reconciler_keeps_the_slots_that_are_in_the_kernel() -
     done = await new.wish(view(group(WEB_CACHE, SECOND)))
     assert done.applied.changes == ()
     assert new.slots() == {SECOND: 2}
+    await new.wish(view(group(WEB_CACHE, SECOND, THIRD)))
+    assert new.slots() == {SECOND: 2, THIRD: 3}, "flows may still be pinned by number 1"
     await old.reconciler.close()
     await new.reconciler.close()
 

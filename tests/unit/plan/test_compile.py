@@ -9,7 +9,7 @@ import pytest
 
 from gre.tunnel import REDIRECT_KEY
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.compile import Facts, compile_state, without_paths
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.model import DesiredState, MarkRule, NftTable, TableRoute
@@ -28,6 +28,7 @@ from wccpd.plan.redirect import (
     Path,
     RedirectPlan,
 )
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.protocol.view import RouterView
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
@@ -41,7 +42,7 @@ BOTH = view(group(WEB_CACHE, FIRST), group(HTTPS, FIRST, SECOND))
 
 
 def planned(wanted: RouterView = BOTH, policy: Policy = POLICY) -> RedirectPlan:
-    return redirect_plan(wanted, policy, allocate_slots({}, wanted_paths(wanted)))
+    return redirect_plan(wanted, policy, allocate_slots(Slots(), wanted_paths(wanted)))
 
 
 def joined(nft: NftTable, chain: str) -> str:

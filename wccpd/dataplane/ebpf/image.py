@@ -86,7 +86,7 @@ class HostFacts:
     macs: Mapping[IPv4Address, str] = field(default_factory=dict)
     """Neighbours that answered."""
     epochs: Mapping[int, int] = field(default_factory=dict)
-    """By slot: which of those paths that had it one after another this is, modulo 256."""
+    """By slot: which of those caches that it meant one after another this is, modulo 256."""
 
 
 def image(
@@ -205,11 +205,12 @@ class _Image:
     def _path(self, slot: int) -> bytes:
         path = next((each for each, number in self._plan.slots.items() if number == slot), None)
         hop = self._facts.hops.get(path) if path is not None else None
+        epoch = self._facts.epochs.get(slot, 0)
         if path is None or hop is None:
-            return bytes(_PATH.size)
+            return _PATH.pack(bytes(4), bytes(4), 0, 0, 0, False, epoch)
         return _PATH.pack(
             path.cache.packed, hop.next_hop.packed, hop.device_index, min(hop.mtu_bytes, 0xFFFF), self._mss(path),
-            path.forwarding is ForwardingMethod.GRE, self._facts.epochs.get(slot, 0),
+            path.forwarding is ForwardingMethod.GRE, epoch,
         )  # fmt: skip
 
     def _mss(self, path: Path) -> int:
@@ -291,8 +292,8 @@ class _Image:
 
     def _own(self, service: ServicePlan) -> bytes:
         own = bytearray(SLOTS)
-        for path, slot in self._plan.slots.items():
-            own[slot] = self._slot(service, path.cache)
+        for slot, cache in self._plan.meanings.items():
+            own[slot] = self._slot(service, cache)
         return bytes(own)
 
     def _redirected(self, service: ServicePlan) -> list[int]:

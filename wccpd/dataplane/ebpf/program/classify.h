@@ -58,8 +58,8 @@ inline_always enum pinned worth(const struct plan *plan, const struct pin *pin)
 
 	if (!pin->slot)
 		return service && service->mode == OPEN ? PINNED_FORWARDED : PINNED_FOR_NOTHING;
-	return service && service->own[pin->slot] == pin->slot && plan->paths[pin->slot].epoch == pin->epoch ?
-		PINNED_TO_PATH : PINNED_TO_LOST;
+	return service && service->own[pin->slot] && plan->paths[pin->slot].epoch == pin->epoch ?
+		PINNED_TO_CACHE : PINNED_TO_LOST;
 }
 
 inline_always void look_up_flow(const struct plan *plan, struct packet *packet)
@@ -257,14 +257,14 @@ __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 		return not_redirected(service, packet, LAPSED, by_mode(service));
 	if (packet->looked_up && packet->pinned == PINNED_FORWARDED && service->mode == OPEN)
 		return not_redirected(service, packet, ESTABLISHED, PASS);
-	if (packet->looked_up && packet->pinned == PINNED_TO_PATH) {
+	if (packet->looked_up && packet->pinned == PINNED_TO_CACHE) {
 		pinned = pinning(plan, &packet->pin);
 		own = service->own[packet->pin.slot];
 		/* Of a pair of services, each sees one direction of the same connection. */
 		if (own && pinned != service)
 			return redirected(service, packet, own, 0);
 		if (pinned)
-			return redirected(pinned, packet, packet->pin.slot, packet->pin.buckets);
+			return redirected(pinned, packet, pinned->own[packet->pin.slot], packet->pin.buckets);
 	}
 	if (packet->looked_up && packet->pinned == PINNED_TO_LOST && packet->protocol == IPPROTO_TCP &&
 	    service->flags & RESET_LOST)
@@ -371,7 +371,7 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 
 /* -- errors and fragments ------------------------------------------------------------------------------ */
 
-/* An ICMP error on its way from client to server about a flow that is pinned to a path goes there too.
+/* An ICMP error on its way from client to server about a flow that is pinned to a cache goes there too.
  * Returns -1 if it is an ordinary packet.
  */
 static __noinline int ask_about_error(struct __sk_buff *context, const struct plan *plan, struct packet *packet)
@@ -404,10 +404,10 @@ static __noinline int ask_about_error(struct __sk_buff *context, const struct pl
 	from_high = flow_key(&about, &key);
 	pin = bpf_map_lookup_elem(&flows, &key);
 	/* What the client complains about came to it: from the other end. */
-	if (!pin || is_over(pin, &about) || worth(plan, pin) != PINNED_TO_PATH || from_high == pin->client_is_high)
+	if (!pin || is_over(pin, &about) || worth(plan, pin) != PINNED_TO_CACHE || from_high == pin->client_is_high)
 		return -1;
 	service = pinning(plan, pin);
-	return service ? redirected(service, packet, pin->slot, pin->buckets) : -1;
+	return service ? redirected(service, packet, service->own[pin->slot], pin->buckets) : -1;
 }
 
 inline_always void fragment_key(const struct packet *packet, struct fragment_key *key)

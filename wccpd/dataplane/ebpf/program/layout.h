@@ -80,7 +80,7 @@ struct service {
 	__u32 unused;
 	__u64 flagged[BUCKETS / 64]; /* buckets with the A flag */
 	__u8 owners[BUCKETS]; /* slot, 0 for nobody */
-	__u8 own[SLOTS]; /* slot of this service's path to the cache of another slot, 0 for none */
+	__u8 own[SLOTS]; /* slot of this service's path to the cache that a slot means, 0 for none */
 	__u16 redirected[SLOTS]; /* cell */
 };
 
@@ -91,7 +91,7 @@ struct path {
 	__u16 mtu;
 	__u16 mss; /* greatest that fits through, 0 for no clamping */
 	__u8 is_gre;
-	__u8 epoch; /* told apart from those that had the slot before */
+	__u8 epoch; /* tells the cache that the slot means from those that it meant before; also without a path */
 	__u16 unused;
 };
 

@@ -22,7 +22,7 @@
 #define ICMP_ECHO 8
 #define NANOSECONDS 1000000000ull
 
-enum pinned { NOT_PINNED, PINNED_FORWARDED, PINNED_TO_PATH, PINNED_TO_LOST, PINNED_FOR_NOTHING };
+enum pinned { NOT_PINNED, PINNED_FORWARDED, PINNED_TO_CACHE, PINNED_TO_LOST, PINNED_FOR_NOTHING };
 
 /* One packet and what is decided about it. Numbers in host order. */
 struct packet {
