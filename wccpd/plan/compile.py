@@ -31,7 +31,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP, Mode
-from wccpd.plan.service_chains import ServiceObjects, inherit, pin_uninspected
+from wccpd.plan.service_chains import ServiceObjects, inherit, leave_no_mark, pin_uninspected
 from wccpd.plan.verdict import Exemption, Reason
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
@@ -315,7 +315,9 @@ class _Table:
 
     def _exemptions(self) -> Iterator[NftRule]:
         def rule(condition: str, exemption: Exemption, words: str) -> NftRule:
-            return NftRule(f"{condition} counter name {exempt_name(exemption)} accept", words)
+            return NftRule(f"{condition} counter name {exempt_name(exemption)} {unseen} accept", words)
+
+        unseen = leave_no_mark(self._marks)
 
         yield rule(
             "fib daddr type != unicast", Exemption.NOT_UNICAST, "to the router, broadcast or multicast"
@@ -361,7 +363,8 @@ class _Table:
                 NftRule(
                     f"meta mark set {foreign} | {marks.lapsed:#x}", "no lease: every service is in its mode"
                 ),
-                NftRule(f"goto {names.CLASSIFY}", "which service?"),
+                NftRule(f"jump {names.CLASSIFY}", "which service?"),
+                NftRule(leave_no_mark(marks), "no service took it"),
             ),
         )
         yield NftChain(
@@ -387,8 +390,8 @@ class _Table:
         if letting:
             marks = self._marks
             ours = f"meta mark & {marks.mask:#x}"
-            yield NftRule(f"{ours} != {marks.fallen:#x} accept", "no service took it")
-            yield NftRule(f"meta mark set meta mark & {marks.foreign_mask:#x}", "not to be seen outside")
+            yield NftRule(f"{ours} != {marks.fallen:#x} return", "no service took it")
+            yield NftRule(leave_no_mark(marks), "not to be seen outside")
             yield pin_uninspected(marks, letting[-1].page)
 
     def _forgeries(self) -> Iterator[NftRule]:

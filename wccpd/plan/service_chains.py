@@ -249,7 +249,7 @@ class ServiceObjects:
                 rules.append(
                     NftRule(
                         f"ct mark & {marks.slot_mask:#x} != 0 meta l4proto {TCP} counter name {counter} "
-                        "reject with tcp reset",
+                        f"{leave_no_mark(marks)} reject with tcp reset",
                         "its cache is gone",
                     )
                 )
@@ -357,11 +357,14 @@ class ServiceObjects:
         name = self.service.name
         if self.service.mode is Mode.OPEN:
             return self._forwarded(names.unassigned(name), Reason.UNASSIGNED, "nobody owns it: forwarded")
-        return NftChain(names.unassigned(name), rules=tuple(self.refuse(Reason.UNASSIGNED)))
+        rules = list(self.refuse(Reason.UNASSIGNED))
+        if self.service.mode is Mode.REJECT:
+            rules.insert(0, NftRule(leave_no_mark(self.marks), "not to be seen in an answer"))
+        return NftChain(names.unassigned(name), rules=tuple(rules))
 
     def _lapsed(self) -> NftChain:
         name = self.service.name
-        clean = NftRule(f"meta mark set meta mark & {self.marks.foreign_mask:#x}", "not to be seen outside")
+        clean = NftRule(leave_no_mark(self.marks), "not to be seen outside")
         if self.service.mode is not Mode.OPEN:
             return NftChain(names.lapsed(name), rules=(clean, *self.refuse(Reason.LAPSED)))
         counter = outcome_name(Outcome(name, Verdict.FORWARDED, Reason.LAPSED))
@@ -391,7 +394,7 @@ class ServiceObjects:
 
     def _forward(self, reason: Reason, words: str) -> NftRule:
         counter = outcome_name(Outcome(self.service.name, Verdict.FORWARDED, reason))
-        verdict = "return" if self.service.fallthrough else "accept"
+        verdict = "return" if self.service.fallthrough else f"{leave_no_mark(self.marks)} accept"
         return NftRule(f"counter name {counter} {verdict}", words)
 
     def refuse(self, reason: Reason) -> Iterator[NftRule]:
@@ -515,6 +518,11 @@ class ServiceObjects:
                 alternate_bucket=alternate,
             )
         )
+
+
+def leave_no_mark(marks: MarkLayout) -> str:
+    """The statement for a packet that is not redirected: others must not see bits of ours in its mark."""
+    return f"meta mark set meta mark & {marks.foreign_mask:#x}"
 
 
 def inherit(marks: MarkLayout, condition: str = "") -> NftRule:
