@@ -161,11 +161,17 @@ class FakeKernel:
         return {path.cache: pinned[path.cache] for path in self.slots if pinned[path.cache]}
 
     def forget_counts(self, before: Mapping[Name, Object]) -> None:
-        """Let counters go with what they count: services, redirect lists and everything else."""
-        services = {name.what for name in self.objects if name.kind == "service"}
-        self._outcomes = {key: count for key, count in self._outcomes.items() if key.service in services}
+        """Let counters go with what they count: services and their caches, redirect lists, and everything else."""
+        services = {name.what: each for name, each in self.objects.items() if isinstance(each, ServicePlan)}
+        self._outcomes = {
+            key: count
+            for key, count in self._outcomes.items()
+            if key.service in services and key.cache in {None, *services[key.service].paths}
+        }
         unchanged = {name.what for name in self.objects if _list(before, name) == _list(self.objects, name)}
-        self._lines = {key: count for key, count in self._lines.items() if key[0] in services & unchanged}
+        self._lines = {
+            key: count for key, count in self._lines.items() if key[0] in services.keys() & unchanged
+        }
         if POLICY not in self.objects:
             self._exempt.clear()
             self._returned.clear()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from wccpd.dataplane.port import Applied, Observation, Wish
+from wccpd.dataplane.tally import Tally
 from wccpd.errors import KernelError
 from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
@@ -84,6 +85,7 @@ class Reconciler:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
         self._slots: Slots | None = None
+        self._tally = Tally()
         self._refused: frozenset[Path] = frozenset()
         self._wake = asyncio.Event()
         self.drained: Collection[IPv4Address] = frozenset()
@@ -126,13 +128,13 @@ class Reconciler:
 
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""
-        await self._in_worker(lambda plane: Round(plane.observe()))
+        await self._in_worker(lambda plane: Round(self._observed(plane)))
 
     async def refresh(self) -> None:
         """Bring `last.observation` up to date for a reader; a kernel that does not answer leaves the old one."""
         with contextlib.suppress(TimeoutError, KernelError):
             async with asyncio.timeout(REFRESH_SECONDS):
-                observation = await self._call(lambda plane: plane.observe())
+                observation = await self._call(self._observed)
                 self.last = replace(self.last, observation=observation, at=time.monotonic())
 
     async def once(self) -> None:
@@ -148,13 +150,13 @@ class Reconciler:
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
-        await self._in_worker(lambda plane: _removed(plane, None))
+        await self._in_worker(lambda plane: self._removed(plane, None))
 
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
         # A run that brought nothing to the kernel must not open what an earlier one left closed.
         kept = self.plan or redirect_plan(self._read_view(), self._policy, Slots())
-        await self._in_worker(lambda plane: _removed(plane, kept))
+        await self._in_worker(lambda plane: self._removed(plane, kept))
 
     async def close(self) -> None:
         """End the worker; what is in the kernel stays."""
@@ -183,16 +185,27 @@ class Reconciler:
 
     def _round(self, plane: DataPlane, view: RouterView) -> Round:
         if self._slots is None:
-            left = plane.observe()
+            left = self._observed(plane)
             self._slots = Slots(left.slots, left.former)
-        self._slots = allocate_slots(self._slots, wanted_paths(view))
+        before, self._slots = self._slots, allocate_slots(self._slots, wanted_paths(view))
+        if before.paths.keys() - self._slots.paths.keys():
+            self._observed(plane)  # for the last time with what these paths have counted
         surplus = tuple(map(_no_slot, self._slots.surplus))
         plan = redirect_plan(
             view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
         self.plan, self._refused = plan, applied.refused
-        return Round(plane.observe(), applied, (*applied.faults, *surplus))
+        return Round(self._observed(plane), applied, (*applied.faults, *surplus))
+
+    def _removed(self, plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
+        applied = plane.remove(keep_closed)
+        return Round(self._observed(plane), applied, applied.faults)
+
+    def _observed(self, plane: DataPlane) -> Observation:
+        """What is there, with counts that do not fall when a cache leaves."""
+        seen = plane.observe()
+        return replace(seen, counters=self._tally.of(seen.counters))
 
     def _opened(self) -> DataPlane:
         if self._plane is None:
@@ -203,8 +216,3 @@ class Reconciler:
 def _no_slot(path: Path) -> KernelError:
     detail = f"a packet mark has room for {MAX_SLOT} paths, and all are in use"
     return KernelError(f"path to {path.cache}", "number", errno.ENOSPC, detail)
-
-
-def _removed(plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
-    applied = plane.remove(keep_closed)
-    return Round(plane.observe(), applied, applied.faults)

@@ -14,13 +14,16 @@ from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel, Name
 from wccpd.dataplane.port import Observation
 from wccpd.dataplane.reconciler import Reconciler, Round
 from wccpd.errors import KernelError
+from wccpd.plan.decide import Packet
 from wccpd.plan.policy import Policy, ServicePolicy
 from wccpd.plan.redirect import HashAssignment, Mode, Path
+from wccpd.plan.verdict import Verdict
 from wccpd.protocol.view import RouterView
 from wccpd.wire.enums import ForwardingMethod
 
 TUNNEL = GreDevice("wccp-tgw-a", ROUTER_ID, IPv4Address("10.99.0.1"))
 POLICY = Policy(router_id=ROUTER_ID, services=(ServicePolicy(WEB_CACHE.key),), tunnels=(TUNNEL,))
+SPOKE = IPv4Address("10.1.0.10")
 THIRD = IPv4Address("10.100.1.23")
 
 
@@ -134,6 +137,34 @@ async def test_paths_beyond_the_last_number_are_faults_of_their_own_and_cost_nob
         assert isinstance(service.assignment, HashAssignment)
         assert set(service.assignment.owners) == set(service.paths), "the others cover"
         assert not service.paths.keys() & without
+    await bench.reconciler.close()
+
+
+async def test_what_was_redirected_to_a_cache_counts_after_it_has_left() -> None:
+    bench = Bench(policy=replace(POLICY, ingress=("spokes",)))
+    await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.plane.renew_lease(30.0)
+
+    def send(count: int) -> None:
+        for number in range(count):
+            packet = Packet("spokes", SPOKE, IPv4Address("203.0.113.0") + number, destination_port=80)
+            assert bench.kernel.carry(packet, "jhash").verdict is Verdict.REDIRECTED
+
+    def redirected() -> int:
+        return bench.reconciler.last.observation.counters.total("web-cache", Verdict.REDIRECTED).packets
+
+    send(40)
+    await bench.wish(view(group(WEB_CACHE, SECOND)))
+    assert redirected() == 40, "also what was counted since the last look"
+    send(2)
+    await bench.wish(view(group(WEB_CACHE)))
+    assert redirected() == 42
+    await bench.wish(view(group(WEB_CACHE, FIRST)))
+    send(8)
+    await bench.reconciler.refresh()
+    assert redirected() == 50
+    await bench.reconciler.remove_all()
+    assert redirected() == 50
     await bench.reconciler.close()
 
 
