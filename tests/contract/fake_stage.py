@@ -59,7 +59,8 @@ class FakeStage:
         function = self.plane.hash_function
         known = [as_known_to_the_host(each) for each in packets]
         for each in known:
-            if each.sender is not None:
+            plan = self.kernel.plan
+            if each.sender is not None and plan is not None and plan.counts_frames_of(each.sender):
                 self.kernel.take_back(each.sender)
         return [fate_of(self.kernel.carry(each, function), each) for each in known]
 

@@ -235,7 +235,7 @@ class LinuxDataPlane:
             link for cache, link in links.items() if PacketReturnMethod.L2 in plan.returns.get(cache, ())
         )
         with _kernel("neighbours", "read"):
-            macs = self._neighbours() if by_l2 or any(plan.returns.values()) else {}
+            macs = self._neighbours() if plan.returns else {}
         # One that is just being asked again is still known by its last address: its frames must not go back to it.
         macs = self._macs | macs
         self._macs = {cache: macs[cache] for cache in plan.returns if cache in macs}

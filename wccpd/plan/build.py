@@ -79,6 +79,10 @@ def redirect_plan(
         },
         slots=dict(slots.paths),
         former=dict(slots.former),
+        routers=frozenset(
+            router for group in view.groups for router in group.routers if isinstance(router, IPv4Address)
+        )
+        - {policy.router_id},
         never=policy.never,
         clamp_mss=policy.clamp_mss,
         clear_df=policy.clear_df,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gre.tunnel import GreDevice
     from wccpd.plan.acl import LineCounter
     from wccpd.plan.policy import KernelSettings
-    from wccpd.plan.redirect import PacketMatch, Path, RedirectPlan
+    from wccpd.plan.redirect import Path, RedirectPlan
 
 assert KEYED_IPV4_HEADER & 0xFFFF == GRE_PROTOCOL_IPV4
 TCP_AND_IP_HEADER_BYTES = 40
@@ -181,13 +181,20 @@ class _Table:
             for places in service.line_counters():
                 yield from (place.counter for place in places if place.counter)
         yield from map(exempt_name, Exemption)
-        yield from (returned_name(cache) for cache in self._l2_returns())
+        yield from (returned_name(cache) for cache in self._counted_neighbours())
 
-    def _l2_returns(self) -> tuple[IPv4Address, ...]:
-        """Caches whose frames are known by their source MAC: they return by L2 (2.01, 3.13.3) or get L2 (3.12.2)."""
-        returns = {cache for cache, methods in self._plan.returns.items() if PacketReturnMethod.L2 in methods}
-        sent = {path.cache for path in self._plan.slots if path.forwarding is ForwardingMethod.L2}
-        return tuple(sorted((cache for cache in returns | sent if cache in self._facts.macs), key=int))
+    def _neighbours(self) -> dict[IPv4Address, str]:
+        """Usable caches behind an ingress device, with that and their MAC: elsewhere no packet is looked at."""
+        return {
+            cache: " . ".join(self._facts.macs[cache])
+            for cache in sorted(self._plan.returns, key=int)
+            if cache in self._facts.macs and self._facts.macs[cache][0] in self._plan.ingress
+        }
+
+    def _counted_neighbours(self) -> dict[IPv4Address, str]:
+        """Those whose frames count as returned."""
+        known = self._neighbours()
+        return {cache: frame for cache, frame in known.items() if self._plan.counts_frames_of(cache)}
 
     def _sets(self) -> Iterator[NftSet]:
         yield NftSet(names.CACHES, "type ipv4_addr;", frozenset(map(str, self._plan.caches)))
@@ -195,8 +202,9 @@ class _Table:
         yield NftSet(names.SPOKES, "type ifname;", frozenset(self._plan.ingress))
         live = {key for service in self.services for key in service.path_keys()}
         yield NftSet(names.LIVE, "typeof ct mark;", frozenset(live))
-        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
-        yield NftSet(names.CACHE_MACS, "type ifname . ether_addr;", frozenset(frames.values()))
+        yield NftSet(names.ROUTERS, "type ipv4_addr;", frozenset(map(str, self._plan.routers)))
+        frames = frozenset(self._neighbours().values())
+        yield NftSet(names.CACHE_MACS, "type ifname . ether_addr;", frames)
 
     def _common_maps(self) -> Iterator[NftMap]:
         yield NftMap(names.LEASE, "type ifname : verdict; flags timeout;", None)
@@ -247,11 +255,10 @@ class _Table:
             headers |= each.headers()
         yield NftMap(names.HEADERS, "typeof meta mark : @th,32,32;", headers)
         yield NftMap(names.MSS, "typeof ct mark : tcp option maxseg size;", self._mss())
-        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
         yield NftMap(
             names.RETURNED,
             "type ifname . ether_addr : counter;",
-            {frame: returned_name(cache) for cache, frame in frames.items()},
+            {frame: returned_name(cache) for cache, frame in self._counted_neighbours().items()},
         )
 
     def _mss(self) -> dict[str, str]:
@@ -328,8 +335,9 @@ class _Table:
                 Exemption.FROM_CACHE,
                 "from a cache, and from where it is",
             )
-        if self._l2_returns():
+        if self._counted_neighbours():
             yield NftRule(f"counter name iifname . ether saddr map @{names.RETURNED}", "returned by L2")
+        if self._neighbours():
             yield rule(
                 f"iifname . ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache"
             )
@@ -338,8 +346,19 @@ class _Table:
         if self._plan.never:
             yield rule(f"ip daddr @{names.NEVER}", Exemption.NEVER, "redirect.never")
         yield rule("ip ttl < 2", Exemption.NO_HOP_LEFT, "no hop left")
-        if any(_takes_wccp(service.match) for service in self._plan.services):
-            yield rule(f"meta l4proto {UDP} th dport {WCCP_PORT}", Exemption.WCCP, "WCCP of others")
+        if self._plan.routers and any(
+            service.match.protocol in {None, UDP} for service in self._plan.services
+        ):
+            yield rule(
+                f"meta l4proto {UDP} th dport {WCCP_PORT} ip daddr @{names.ROUTERS}",
+                Exemption.WCCP,
+                "WCCP to another router",
+            )
+            yield rule(
+                f"meta l4proto {UDP} th sport {WCCP_PORT} ip saddr @{names.ROUTERS} fib saddr . iif oif exists",
+                Exemption.WCCP,
+                "WCCP of another router, and from where it is",
+            )
 
     # -- chains that hooks lead to -------------------------------------------------------------------
 
@@ -483,12 +502,6 @@ class _Table:
             f"@th,32,32 set meta mark & {marks.header_mask:#x} map @{names.HEADERS}",
             "the GRE key becomes the WCCP redirect header",
         )
-
-
-def _takes_wccp(match: PacketMatch) -> bool:
-    """Whether a service could take WCCP's own messages."""
-    takes_udp = match.protocol in {None, UDP}
-    return takes_udp and (not match.ports or match.source_ports or WCCP_PORT in match.ports)
 
 
 def _networks(networks: Iterable[IPv4Network]) -> frozenset[str]:

@@ -16,7 +16,10 @@ forwarded as the last that took it said. Each service that let it through has co
 kernel's routing. They are looked at only for packets that some service takes, in the order of `Exemption`. A packet
 is *from* a cache if its source is that of a known cache and the route back leads out of the device it came in by,
 so that no spoke gets past inspection under a cache's address; or if its frame came from the hardware address of a
-usable cache that returns packets by L2 or is sent them so (2.01, 3.12.2 and 3.13.3).
+usable cache. For L2 that is the draft's own rule (2.01, 3.12.2 and 3.13.3); a cache that is sent GRE, but asks servers
+under its clients' addresses, would else be sent its own packets. WCCP passes to port 2048 of a known router, and from
+port 2048 of one that is where it comes from, so that a cache can join another router through this one; nobody else's
+port 2048 is anything special. Between a router and a known cache the cache's address exempts it.
 
 **Redirect list.** The first line that matches decides; what none matches is denied. A denied packet is forwarded
 whatever the mode.
@@ -70,7 +73,7 @@ from wccpd.plan.redirect import (
     Path,
 )
 from wccpd.plan.verdict import Exemption, Outcome, Reason, Verdict
-from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
+from wccpd.wire.enums import WCCP_PORT, ForwardingMethod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -290,8 +293,7 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
         case Exemption.NOT_UNICAST:
             return not packet.unicast or packet.destination.is_multicast
         case Exemption.FROM_CACHE:
-            straight = packet.reverse_device in {None, packet.device}
-            return (packet.source in plan.caches and straight) or _is_from_neighbour(plan, packet.sender)
+            return (packet.source in plan.caches and _is_straight(packet)) or packet.sender in plan.returns
         case Exemption.TO_CACHE:
             return packet.destination in plan.caches
         case Exemption.NEVER:
@@ -299,14 +301,14 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
         case Exemption.NO_HOP_LEFT:
             return packet.ttl <= 1
         case Exemption.WCCP:
-            return packet.protocol == UDP and packet.destination_port == WCCP_PORT
+            to_router = packet.destination in plan.routers and packet.fields.destination_port == WCCP_PORT
+            from_router = packet.source in plan.routers and packet.fields.source_port == WCCP_PORT
+            return packet.protocol == UDP and (to_router or (from_router and _is_straight(packet)))
 
 
-def _is_from_neighbour(plan: RedirectPlan, sender: IPv4Address | None) -> bool:
-    """Whether frames of a cache are known by its hardware address."""
-    if sender is None or sender not in plan.returns:
-        return False
-    return PacketReturnMethod.L2 in plan.returns[sender] or Path(sender, ForwardingMethod.L2) in plan.slots
+def _is_straight(packet: Packet) -> bool:
+    """Whether the route back to its source leads out of the device that it came in by."""
+    return packet.reverse_device in {None, packet.device}
 
 
 @dataclass(frozen=True, slots=True)

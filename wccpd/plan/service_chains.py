@@ -22,6 +22,7 @@ from gre.header import redirect_header
 from wccpd.plan import names
 from wccpd.plan.acl import acl_objects
 from wccpd.plan.counter_names import outcome_name
+from wccpd.plan.dispatch import HAS_PORTS
 from wccpd.plan.hashes import HASH_SEED
 from wccpd.plan.model import NftChain, NftMap, NftRule
 from wccpd.plan.redirect import (
@@ -48,8 +49,6 @@ _EXPRESSIONS = ("ip saddr", "ip daddr", "th sport", "th dport")
 """Of HashFields and MaskFields, in their order."""
 _ADDRESSES = 2
 """The first of these fields are addresses."""
-_HAS_PORTS = "th dport >= 0"
-"""True of a packet whose ports can be read; a rule that cannot read what it asks for is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +219,7 @@ class ServiceObjects:
                 rules = of_all.rules
             case (of_portless, of_all):
                 yield NftChain(names.listed(name), rules=of_all.rules)
-                has_ports = NftRule(f"{_HAS_PORTS} goto {names.listed(name)}", "the list looks at ports")
+                has_ports = NftRule(f"{HAS_PORTS} goto {names.listed(name)}", "the list looks at ports")
                 rules = (has_ports, *of_portless.rules)
         yield NftChain(names.service(name), rules=(exempt, *rules))
 
@@ -293,7 +292,7 @@ class ServiceObjects:
             ported = names.ported(chain)
             yield NftChain(ported, rules=(*by(True), nobodys))
             which = "" if self.service.match.protocol is not None else "meta l4proto { 6, 17 } "
-            has_ports = NftRule(f"{which}{_HAS_PORTS} goto {ported}", "ports decide")
+            has_ports = NftRule(f"{which}{HAS_PORTS} goto {ported}", "ports decide")
             yield NftChain(chain, rules=(*first, has_ports, *by(False), nobodys))
         else:
             yield NftChain(chain, rules=(*first, *by(self._may_have_ports), nobodys))

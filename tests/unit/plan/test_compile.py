@@ -117,12 +117,24 @@ def test_a_cache_that_is_sent_l2_and_returns_gre_has_a_device_to_take_it_back() 
     ]
 
 
-def test_frames_of_l2_caches_are_known_by_their_mac_once_it_is_known() -> None:
-    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+NEIGHBOUR = Facts(macs={FIRST: ("ens6", "02:00:00:00:00:15")})
+
+
+def test_frames_of_caches_behind_an_ingress_device_are_known_by_their_mac_once_it_is_known() -> None:
+    policy = replace(POLICY, ingress=("wccp-tgw-a", "ens6"))
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2), policy)
     assert members(table(plan), "cache-macs") == frozenset()
-    known = table(plan, facts=Facts(macs={FIRST: ("ens6", "02:00:00:00:00:15")}))
+    known = table(plan, facts=NEIGHBOUR)
     assert members(known, "cache-macs") == {"ens6 . 02:00:00:00:00:15"}
     assert elements(known, "returned") == {"ens6 . 02:00:00:00:00:15": f"returned-{FIRST}"}
+    by_gre = table(planned(view(group(WEB_CACHE, FIRST)), policy), facts=NEIGHBOUR)
+    assert members(by_gre, "cache-macs") == {"ens6 . 02:00:00:00:00:15"}
+    assert elements(by_gre, "returned") == {}
+
+
+def test_where_no_cache_is_behind_an_ingress_device_no_packet_meets_a_rule_about_macs() -> None:
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+    assert "ether" not in joined(table(plan, facts=NEIGHBOUR), "exempt")
 
 
 def test_the_mark_carries_bucket_page_and_slot() -> None:

@@ -13,6 +13,7 @@ from tests.support.plans import (
     BY_SOURCE,
     CACHES,
     EVERYTHING,
+    FAR,
     FIRST,
     FROM_WEB,
     NOBODY,
@@ -128,7 +129,8 @@ def test_the_ports_of_packets_that_have_none_are_left_out_of_the_hash(function: 
         (Exemption.NEVER, {"destination": IPv4Address("198.51.100.200")}),
         (Exemption.NO_HOP_LEFT, {"ttl": 1}),
         (Exemption.NO_HOP_LEFT, {"ttl": 0}),
-        (Exemption.WCCP, {"protocol": UDP, "destination_port": 2048}),
+        (Exemption.WCCP, {"protocol": UDP, "destination": FAR, "destination_port": 2048}),
+        (Exemption.WCCP, {"protocol": UDP, "source": FAR, "source_port": 2048}),
     ],
 )
 @pytest.mark.parametrize("leased", [True, False])
@@ -136,7 +138,7 @@ def test_exempt_packets_are_forwarded_whatever_mode_list_and_lease_say(
     exemption: Exemption, details: dict[str, object], leased: bool
 ) -> None:
     strict = service("70", FIRST, match=EVERYTHING, mode=Mode.CLOSED, acl=(deny(),))
-    wanted = plan(strict, never=(network("198.51.100.0/24"),))
+    wanted = plan(strict, never=(network("198.51.100.0/24"),), routers=frozenset({FAR}))
     decision = decide(wanted, packet(**details), leased=leased)
     assert (decision.verdict, decision.exemption) == (Verdict.FORWARDED, exemption)
     assert (decision.outcomes, decision.pin) == ((), None)
@@ -158,14 +160,32 @@ def test_a_packet_with_the_address_of_a_cache_that_lives_elsewhere_is_none_of_th
     assert decision.verdict is Verdict.REDIRECTED
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"destination_port": 2048},
+        {"destination": FAR, "destination_port": 2049},
+        {"destination": FAR, "source_port": 2048},
+        {"source": FAR, "source_port": 2048, "reverse_device": "out"},
+        {"protocol": TCP, "destination": FAR, "destination_port": 2048},
+    ],
+)
+def test_port_2048_is_wccps_only_of_a_known_router_that_is_where_it_comes_from(
+    details: dict[str, object],
+) -> None:
+    every = service("70", FIRST, match=EVERYTHING)
+    asked = packet(**{"protocol": UDP, **details})
+    assert decide(plan(every, routers=frozenset({FAR})), asked).verdict is Verdict.REDIRECTED
+
+
 @pytest.mark.parametrize("returns", PacketReturnMethod)
 @pytest.mark.parametrize("forwarding", ForwardingMethod)
-def test_frames_of_a_cache_count_as_its_own_if_it_returns_by_l2_or_is_sent_l2(
+def test_frames_of_a_usable_cache_are_its_own_and_count_as_returned_with_l2(
     returns: PacketReturnMethod, forwarding: ForwardingMethod
 ) -> None:
     wanted = plan(service("70", FIRST, forwarding=forwarding), returns={FIRST: frozenset({returns})})
-    known = returns is PacketReturnMethod.L2 or forwarding is L2
-    assert (decide(wanted, packet(sender=FIRST)).exemption is Exemption.FROM_CACHE) is known
+    assert decide(wanted, packet(sender=FIRST)).exemption is Exemption.FROM_CACHE
+    assert wanted.counts_frames_of(FIRST) is (returns is PacketReturnMethod.L2 or forwarding is L2)
 
 
 def test_frames_of_a_cache_that_is_not_usable_are_as_anybody_elses() -> None:

@@ -50,7 +50,7 @@ _PATH: Final = struct.Struct("=4s4sIHHBB2x")
 _SERVICE: Final = struct.Struct("=6BH2I5I4x4Q256s256s256H")
 _FULL: Final = 0xFFFFFFFF
 _MULTIPLIER: Final = 0x9E3779B1
-_HOST_LOCAL, _HOST_CACHE, _HOST_RETURNS_GRE, _HOST_THERE = 1, 2, 4, 8
+_HOST_LOCAL, _HOST_CACHE, _HOST_RETURNS_GRE, _HOST_THERE, _HOST_ROUTER = 1, 2, 4, 8, 16
 _RANGE_LOCAL, _RANGE_NEVER = 1, 2
 _DYNAMIC, _AFFINITY, _FALLTHROUGH, _RESET_LOST, _BY_MASK = 1, 2, 4, 8, 16
 _SOURCE_PORTS, _DESTINATION_PORTS = 1, 2
@@ -148,9 +148,10 @@ class _Image:
         hosts, hosts_mask = self._table({int(host): flags for host, flags in self._hosts().items()}, 32)
         macs = {
             int(self._facts.macs[cache].replace(":", ""), 16): self._cell(returned_label(cache))
-            for cache, methods in sorted(plan.returns.items())
+            if plan.counts_frames_of(cache)
+            else 0
+            for cache in sorted(plan.returns)
             if cache in self._facts.macs
-            and (PacketReturnMethod.L2 in methods or Path(cache, ForwardingMethod.L2) in plan.slots)
         }
         mac_table, macs_mask = self._table(macs, 16) if macs else (0, 0)
         ranges, ranges_count = self._address_ranges()
@@ -184,6 +185,8 @@ class _Image:
             if PacketReturnMethod.GRE in self._plan.returns.get(cache, ()):
                 flags |= _HOST_RETURNS_GRE | self._cell(returned_label(cache)) << 16
             found[cache] = flags
+        for router in sorted(self._plan.routers):
+            found[router] = found.get(router, _HOST_THERE) | _HOST_ROUTER
         return found
 
     def _address_ranges(self) -> tuple[int, int]:

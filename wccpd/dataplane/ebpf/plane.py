@@ -221,7 +221,7 @@ class EbpfDataPlane:
             else:
                 mtu = min(mtus.get(way.device_index, 0xFFFF), way.mtu_bytes or 0xFFFF)
                 hops[path] = Hop(way.device_index, way.gateway or path.cache, mtu)
-        macs = host.neighbours(self._ipr) if any(plan.returns.values()) else {}
+        macs = host.neighbours(self._ipr) if plan.returns else {}
         return HostFacts(hops, host.local_networks(self._ipr), macs), wayless
 
     def _install(

@@ -313,7 +313,9 @@ static __noinline int comes_straight(struct __sk_buff *context, __u32 source, __
 	       route.ifindex == context->ifindex;
 }
 
-/* The cell of a cache that returns by L2 and whose frame this is, 0 if it is nobody's. */
+#define OF_A_CACHE (1 << 16)
+
+/* OF_A_CACHE if this is the frame of a usable cache, with the cell that counts it if it counts as returned; else 0. */
 inline_always __u32 sender(struct __sk_buff *context, const struct plan *plan)
 {
 	__u8 *octets = (void *)(long)context->data;
@@ -331,9 +333,20 @@ inline_always __u32 sender(struct __sk_buff *context, const struct plan *plan)
 		if (!entry)
 			return 0;
 		if (entry >> 16 == mac)
-			return entry & 0xffff;
+			return OF_A_CACHE | (entry & 0xffff);
 	}
 	return 0;
+}
+
+/* WCCP to or from another router. */
+static __noinline int is_wccp(struct __sk_buff *context, const struct plan *plan, const struct packet *packet)
+{
+	if (!plan || !packet || packet->protocol != IPPROTO_UDP)
+		return 0;
+	if (packet->destination_port == WCCP_PORT && host(plan, packet->destination) & HOST_ROUTER)
+		return 1;
+	return packet->source_port == WCCP_PORT && host(plan, packet->source) & HOST_ROUTER &&
+	       comes_straight(context, packet->source, packet->destination);
 }
 
 /* The cell of the first reason why no service may have the packet, in the order of `Exemption`; NOTHING for none. */
@@ -354,7 +367,7 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 	if (is_ethernet && plan->macs_mask) {
 		cell = sender(context, plan);
 		if (cell) {
-			count(cell, packet->octets);
+			count(cell & 0xffff, packet->octets);
 			return EXEMPT_FROM_CACHE;
 		}
 	}
@@ -364,7 +377,7 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 		return EXEMPT_NEVER;
 	if (packet->ttl <= 1)
 		return EXEMPT_NO_HOP_LEFT;
-	if (packet->protocol == IPPROTO_UDP && packet->destination_port == WCCP_PORT)
+	if (is_wccp(context, plan, packet))
 		return EXEMPT_WCCP;
 	return NOTHING;
 }

@@ -25,6 +25,7 @@
 #define HOST_CACHE 2
 #define HOST_RETURNS_GRE 4
 #define HOST_THERE 8
+#define HOST_ROUTER 16
 
 /* Flags of a range of addresses in `ranges`. */
 #define RANGE_LOCAL 1
@@ -101,7 +102,7 @@ struct plan {
 	__u32 caches_network; /* all caches are in here: most sources need no look at `hosts` */
 	__u32 caches_mask;
 	__u32 hosts, hosts_mask; /* heap: table of addresses */
-	__u32 macs, macs_mask; /* heap: table of caches that return by L2; mask 0: none */
+	__u32 macs, macs_mask; /* heap: table of usable caches on our segments; mask 0: none */
 	__u32 ranges, ranges_count; /* heap: ranges of addresses */
 	__u16 least_mss; /* for SYN-ACKs of flows that are not pinned, 0 for no clamping */
 	__u16 unused[3];
