@@ -105,13 +105,15 @@ class LinuxDataPlane:
         """See `DataPlane.bring_to`: guard, paths, classification, removals."""
         self._ingress = wish.plan.ingress
         observed = self._observe()
-        failures: list[_Failure] = list(self._unpin_strangers(wish.plan, observed))
+        failures: list[_Failure] = []
+        record = observed
         guard = self._guard(wish, observed)
         if guard:
             # What must not pass uninspected does not, from before the first device is there.
             failures += self._apply(guard)
             observed = self._observe()
-        compiled, unlinked = self._compile(wish, observed)
+        failures += self._unpin_strangers(wish.plan, record)
+        compiled, unlinked = self._compile(wish, observed, self._without_way(wish.plan, failures))
         operations = diff(compiled.state, observed)
         if operations.paths():
             failures += self._apply(operations.paths())
@@ -128,7 +130,7 @@ class LinuxDataPlane:
         return Applied(
             changes=(*guard.words(), *operations.paths().words(), *rest.words()),
             devices_changed=any(device.name in tunnels for device in operations.ensure_devices),
-            faults=(*(failure.error for failure in failures), *map(_no_link, sorted(unlinked, key=str))),
+            faults=(*dict.fromkeys(failure.error for failure in failures), *map(_no_link, sorted(unlinked, key=str))),
             refused=refused,
         )
 
