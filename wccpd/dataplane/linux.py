@@ -130,7 +130,10 @@ class LinuxDataPlane:
         return Applied(
             changes=(*guard.words(), *operations.paths().words(), *rest.words()),
             devices_changed=any(device.name in tunnels for device in operations.ensure_devices),
-            faults=(*dict.fromkeys(failure.error for failure in failures), *map(_no_link, sorted(unlinked, key=str))),
+            faults=(
+                *dict.fromkeys(failure.error for failure in failures),
+                *map(_no_link, sorted(unlinked, key=str)),
+            ),
             refused=refused,
         )
 

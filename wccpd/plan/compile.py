@@ -18,6 +18,7 @@ from gre.tunnel import redirect_device, redirect_device_name
 from wccpd.plan import names
 from wccpd.plan.counter_names import exempt_name, outcome_name, returned_name
 from wccpd.plan.dispatch import dispatch_objects
+from wccpd.plan.mark_rules import inherit, leave_no_mark, pin_uninspected
 from wccpd.plan.model import (
     LAYOUT,
     DesiredState,
@@ -31,7 +32,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP, Mode
-from wccpd.plan.service_chains import ServiceObjects, inherit, leave_no_mark, pin_uninspected
+from wccpd.plan.service_chains import ServiceObjects
 from wccpd.plan.verdict import Exemption, Reason
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 

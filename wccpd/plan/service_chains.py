@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from gre.header import redirect_header
@@ -23,7 +22,18 @@ from wccpd.plan import names
 from wccpd.plan.acl import acl_objects
 from wccpd.plan.counter_names import outcome_name
 from wccpd.plan.dispatch import HAS_PORTS
-from wccpd.plan.hashes import HASH_SEED
+from wccpd.plan.expressions import (
+    EXPRESSIONS,
+    bucket_expression,
+    form_name,
+    mask_form,
+    mask_has_ports,
+    masked,
+    matching,
+    number_text,
+    without_ports,
+)
+from wccpd.plan.mark_rules import inherit, leave_no_mark, pin_uninspected
 from wccpd.plan.model import NftChain, NftMap, NftRule
 from wccpd.plan.redirect import (
     PORT_PROTOCOLS,
@@ -39,16 +49,12 @@ from wccpd.wire.enums import BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from ipaddress import IPv4Address
 
     from wccpd.plan.acl import AclObjects, LineCounter
     from wccpd.plan.marks import MarkLayout
     from wccpd.plan.pages import Pages
-    from wccpd.plan.redirect import MaskFields, MaskSet, Path, ServicePlan
-
-_EXPRESSIONS = ("ip saddr", "ip daddr", "th sport", "th dport")
-"""Of HashFields and MaskFields, in their order."""
-_ADDRESSES = 2
-"""The first of these fields are addresses."""
+    from wccpd.plan.redirect import MaskSet, Path, ServicePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +263,14 @@ class ServiceObjects:
                 yield from self._deciding(
                     names.permitted(name),
                     rules,
-                    looks_at_ports=table.primary != _portless(table.primary),
+                    looks_at_ports=table.primary != without_ports(table.primary),
                     by=partial(self._hash_rules, table),
                 )
             case MaskAssignment() as table:
                 yield from self._deciding(
                     names.permitted(name),
                     rules,
-                    looks_at_ports=any(_mask_looks_at_ports(each) for each in table.sets),
+                    looks_at_ports=any(mask_has_ports(each) for each in table.sets),
                     by=partial(self._mask_rules, table),
                 )
 
@@ -299,22 +305,28 @@ class ServiceObjects:
 
     def _hash_rules(self, table: HashAssignment, with_ports: bool) -> Iterator[NftRule]:
         name = self.service.name
-        fields = table.primary if with_ports else _portless(table.primary)
+        fields = table.primary if with_ports else without_ports(table.primary)
         if self._alternate_buckets():
-            yield NftRule(f"{_bucket(fields)} vmap @{names.alternates(name)}", "buckets with the A flag")
+            yield NftRule(
+                f"{bucket_expression(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
+            )
         yield from self._marking(fields, names.buckets(name))
 
     def _marking(self, fields: HashFields, marks_map: str) -> Iterator[NftRule]:
         """Mark by the bucket and go; a packet beside a foreign mark takes one look-up more."""
         name, foreign = self.service.name, f"meta mark & {self.marks.foreign_mask:#x}"
-        yield NftRule(f"{foreign} == 0 meta mark set {_bucket(fields)} map @{marks_map}", "bucket to mark")
+        yield NftRule(
+            f"{foreign} == 0 meta mark set {bucket_expression(fields)} map @{marks_map}", "bucket to mark"
+        )
         yield NftRule(f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(name)}", "to a cache")
-        yield NftRule(f"{foreign} != 0 {_bucket(fields)} vmap @{names.owners(name)}", "beside a foreign mark")
+        yield NftRule(
+            f"{foreign} != 0 {bucket_expression(fields)} vmap @{names.owners(name)}", "beside a foreign mark"
+        )
 
     def _alternate_chains(self, table: HashAssignment, bucket: int) -> Iterator[NftChain]:
         """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
         chain = names.alternate(self.service.name, bucket)
-        fields, portless = table.alternate, _portless(table.alternate)
+        fields, portless = table.alternate, without_ports(table.alternate)
         yield from self._deciding(
             chain,
             (),
@@ -324,16 +336,16 @@ class ServiceObjects:
 
     def _mask_rules(self, table: MaskAssignment, with_ports: bool) -> Iterator[NftRule]:
         for number, each in enumerate(table.sets):
-            form = _mask_form(each, with_ports=with_ports)
-            values = _matching(each, form)
+            form = mask_form(each, with_ports=with_ports)
+            values = matching(each, form)
             if not values:
                 continue
             if not form:
                 target = self._value_target(each.owners[values[0]])
                 yield NftRule(target, "a mask of no bits matches every packet")
             else:
-                name = names.values(self.service.name, number, _form_name(form))
-                yield NftRule(f"{_masked(each.mask, form)} vmap @{name}", f"values of mask {number}")
+                name = names.values(self.service.name, number, form_name(form))
+                yield NftRule(f"{masked(each.mask, form)} vmap @{name}", f"values of mask {number}")
 
     def _chosen(self) -> NftChain:
         name, marks = self.service.name, self.marks
@@ -468,18 +480,18 @@ class ServiceObjects:
 
     def _value_maps(self, number: int, each: MaskSet) -> Iterator[NftMap]:
         variants = {with_ports for with_ports in (True, False) if self._is_met(with_ports=with_ports)}
-        for form in sorted({_mask_form(each, with_ports=with_ports) for with_ports in variants}):
-            values = _matching(each, form)
+        for form in sorted({mask_form(each, with_ports=with_ports) for with_ports in variants}):
+            values = matching(each, form)
             if not form or not values:
                 continue
-            types = " . ".join(_EXPRESSIONS[field] for field in form)
+            types = " . ".join(EXPRESSIONS[field] for field in form)
             elements = {
-                " . ".join(_number_text(value[field], field) for field in form): self._value_target(
+                " . ".join(number_text(value[field], field) for field in form): self._value_target(
                     each.owners[value]
                 )
                 for value in values
             }
-            name = names.values(self.service.name, number, _form_name(form))
+            name = names.values(self.service.name, number, form_name(form))
             yield NftMap(name, f"typeof {types} : verdict;", elements)
 
     def _value_target(self, owner: IPv4Address | None) -> str:
@@ -519,73 +531,4 @@ class ServiceObjects:
         )
 
 
-def leave_no_mark(marks: MarkLayout) -> str:
-    """The statement for a packet that is not redirected: others must not see bits of ours in its mark."""
-    return f"meta mark set meta mark & {marks.foreign_mask:#x}"
-
-
-def inherit(marks: MarkLayout, condition: str = "") -> NftRule:
-    """Have a connection mark that means a cache by a former slot mean it by the present one."""
-    return NftRule(
-        f"{condition}ct mark & {marks.path_mask:#x} vmap @{names.HEIRS}", "its cache has another path now"
-    )
-
-
-def pin_uninspected(marks: MarkLayout, page: int) -> NftRule:
-    """Pin a TCP connection to being forwarded: a page without a slot."""
-    return NftRule(
-        f"meta l4proto {TCP} ct mark & {marks.mask:#x} == 0 "
-        f"ct mark set ct mark & {marks.foreign_mask:#x} | {marks.mark(page=page):#x}",
-        "a connection that begins uninspected stays so",
-    )
-
-
 _VERDICTS = {Mode.OPEN: Verdict.FORWARDED, Mode.CLOSED: Verdict.DROPPED, Mode.REJECT: Verdict.REJECTED}
-
-
-def _bucket(fields: HashFields) -> str:
-    """The nft expression of a bucket; a hash of nothing is bucket 0, whatever the packet."""
-    chosen = [_EXPRESSIONS[index] for index, wanted in enumerate(fields) if wanted]
-    if not chosen:
-        return "meta length & 0"
-    return f"jhash {' . '.join(chosen)} mod {BUCKETS} seed {HASH_SEED:#x}"
-
-
-def _portless(fields: HashFields) -> HashFields:
-    """What is left to hash of a packet without ports."""
-    return fields._replace(source_port=False, destination_port=False)
-
-
-def _mask_form(each: MaskSet, *, with_ports: bool) -> tuple[int, ...]:
-    """The fields that a mask looks at; of packets without ports all ports are 0, which needs no look."""
-    return tuple(field for field, bits in enumerate(each.mask) if bits and (with_ports or field < _ADDRESSES))
-
-
-def _mask_looks_at_ports(each: MaskSet) -> bool:
-    return any(each.mask[_ADDRESSES:])
-
-
-def _masked(mask: MaskFields, form: tuple[int, ...]) -> str:
-    """The packet's fields under a mask; parentheses, since `.` binds tighter than `&`."""
-    parts = [f"({_EXPRESSIONS[field]} & {_number_text(mask[field], field)})" for field in form]
-    return " . ".join(parts) if len(parts) > 1 else parts[0].strip("()") if parts else ""
-
-
-def _form_name(form: tuple[int, ...]) -> str:
-    return "".join(map(str, form))
-
-
-def _number_text(number: int, field: int) -> str:
-    return str(IPv4Address(number)) if field < 2 else str(number)
-
-
-def _matching(each: MaskSet, form: tuple[int, ...]) -> list[MaskFields]:
-    """Values that a packet can equal: no bits outside the mask, and 0 in fields that are not compared."""
-    return [
-        value
-        for value in each.owners
-        if all(
-            number & ~each.mask[field] == 0 if field in form else number == 0
-            for field, number in enumerate(value)
-        )
-    ]
