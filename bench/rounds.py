@@ -19,17 +19,17 @@ from tests.support.namespaces import Namespace
 from tests.support.views import ROUTER_ID, group
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.dataplane.port import Wish
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
 from wccpd.plan.redirect import Mode
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.protocol.view import RouterView
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod, ServiceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from wccpd.plan.redirect import Path
     from wccpd.protocol.view import GroupView
 
 ROUNDS: Final = 5
@@ -70,7 +70,7 @@ class Router:
         )
         names = tuple(str(info.key.service_id) for info in self._infos)
         self.plane = LinuxDataPlane(KernelSettings(services=names))
-        self._slots: Mapping[Path, int] = {}
+        self._slots = Slots()
 
     def view(self, *caches: IPv4Address) -> RouterView:
         """All services with these caches."""

@@ -16,9 +16,10 @@ from bench.packets.router import CACHE_HOPS, INGRESS, hop_address
 from tests.support.views import ROUTER_ID, WEB_CACHE, group, view
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.dataplane.port import Wish
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
 from wccpd.plan.redirect import AclLine, Action
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def view_for(redirect: Redirect) -> RouterView:
 
 def _prepare(redirect: Redirect, router: Router) -> None:
     wanted = view_for(redirect)
-    plan = redirect_plan(wanted, policy_for(redirect), allocate_slots({}, wanted_paths(wanted)))
+    plan = redirect_plan(wanted, policy_for(redirect), allocate_slots(Slots(), wanted_paths(wanted)))
     router.namespace.call(lambda: _bring_to(Wish(plan)))
 
 

@@ -71,9 +71,10 @@ class PlansByChance:
     services: list[ServicePlan] = field(default_factory=list)
     ingress: tuple[str, ...] = (INGRESS,)
     never: tuple[IPv4Network, ...] = ()
+    routers: frozenset[IPv4Address] = frozenset()
 
     def plan(self) -> RedirectPlan:
-        return plan(*self.services, ingress=self.ingress, never=self.never)
+        return plan(*self.services, ingress=self.ingress, never=self.never, routers=self.routers)
 
     def change(self) -> str:
         """Change something, and say what."""
@@ -131,7 +132,8 @@ class PlansByChance:
         self.ingress = self.chance.choice(((INGRESS,), (INGRESS, FARM), (INGRESS, OUT), (INGRESS, FARM, OUT)))
         some = (NEVER_NETWORK, network("203.0.113.64/26"), network("203.0.113.9/32"))
         self.never = tuple(self.chance.sample(some, self.chance.randint(0, 3)))
-        return f"ingress {' '.join(self.ingress)}, never {self.never}"
+        self.routers = self.chance.choice((frozenset(), frozenset({SERVER})))
+        return f"ingress {' '.join(self.ingress)}, never {self.never}, routers {self.routers}"
 
     def _change_one(self, what: str, change: Callable[[ServicePlan], dict[str, object]]) -> str:
         if not self.services:
@@ -226,6 +228,8 @@ class PacketsByChance:
             made = replace(made, destination_port=port)
             if chance.random() < 0.1:
                 made = replace(made, source_port=port, destination_port=made.source_port)
+        if protocol in {TCP, ESP} and chance.random() < 0.05:
+            made = replace(made, transport_octets=chance.choice((0, 3, 8)))
         sender = chance.choice(CACHES) if device == FARM and chance.random() < 0.5 else None
         return replace(made, ttl=chance.choice((64, 64, 64, 64, 2, 1)), sender=sender)
 

@@ -93,6 +93,16 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         yield from kernel_stage(request.getfixturevalue("network"), kind, variant)
 
 
+@pytest.fixture(params=[*FAKES, *KERNELS[1::2]])
+def versatile(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Every plane where caches can be reached by GRE, and by L2 too."""
+    kind, variant = request.param
+    if kind == "fake":
+        yield FakeStage(variant)
+    else:
+        yield from kernel_stage(request.getfixturevalue("network"), kind, variant)
+
+
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest, network: Network) -> Iterator[KernelStage]:
     """Every plane that is in a real kernel."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from tests.contract.stage import LEASE_SECONDS, Fate, as_known_to_the_host, fate_of
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel
@@ -61,13 +62,17 @@ class FakeStage:
         function = self.plane.hash_function
         known = [as_known_to_the_host(each) for each in packets]
         for each in known:
-            if each.sender is not None:
+            plan = self.kernel.plan
+            if each.sender is not None and plan is not None and plan.counts_frames_of(each.sender):
                 self.kernel.take_back(each.sender)
         return [fate_of(self.kernel.carry(each, function), each) for each in known]
 
     def send_error(self, about: Packet) -> Fate:
         error = replace(as_known_to_the_host(about), protocol=ICMP, icmp_error=True)
         return fate_of(self.kernel.carry(error, self.plane.hash_function, about=about), error)
+
+    def live_flows(self) -> Mapping[IPv4Address, int]:
+        return self.plane.live_flows()
 
     def refuse(self, path: Path) -> None:
         self.kernel.refused_paths.add(path)

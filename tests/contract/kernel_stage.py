@@ -1,9 +1,9 @@
 """The stage of a real kernel: a router's namespace, and one that holds the other ends of all its wires.
 
 The spoke, the caches and the far side have no address and no stack: they are frames that we put on a wire and
-frames that come out of one. So nobody answers but the router. A sentinel sent behind the packets, which no service
-may have, tells when all that was to come has come: one processor carries packets in the order in which they are
-sent.
+frames that come out of one. So nobody answers but the router. Its answer to a ping sent behind the packets, which no
+service may have, tells when all that was to come has come: one processor carries packets in the order in which they
+are sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from tests.contract.stage import (
     RESET,
     Fate,
     Place,
-    fresh,
 )
 from tests.contract.wires import (
     ICMP,
@@ -38,16 +37,17 @@ from tests.contract.wires import (
     Details,
     Seen,
     craft,
+    echo_request,
     ethernet,
     fragmentation_needed,
     ip_packet,
     read_frame,
 )
 from tests.support.namespaces import Namespace, run
-from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, SPOKE
+from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SPOKE
 from wccpd.dataplane.port import Applied, DataPlane, Observation, Wish
-from wccpd.plan.decide import WCCP_PORT, Packet
-from wccpd.plan.redirect import TCP, UDP, RedirectPlan
+from wccpd.plan.decide import Packet
+from wccpd.plan.redirect import TCP, RedirectPlan
 from wccpd.plan.redirect import Path as RedirectPath
 from wccpd.wire.enums import ForwardingMethod
 
@@ -64,7 +64,6 @@ SUBNETS = {INGRESS: "10.1.0.1/24", FARM: "10.2.0.1/24", OUT: "10.9.0.1/24"}
 NO_CACHE = IPv4Address("10.2.0.99")
 """Somebody else on the segment of the caches."""
 CACHE_MAC = {cache: bytes.fromhex(f"0200000002{int(cache) & 0xFF:02x}") for cache in CACHES}
-_SENTINEL = IPv4Address("203.0.113.254")
 
 
 class Network:
@@ -92,7 +91,7 @@ class Network:
     def exchange(self, frames: Sequence[tuple[str, bytes]]) -> list[tuple[str, Seen]]:
         """Send IPv4 frames in by devices of the router, and collect all that comes out of any."""
         sentinel = self.new_identification()
-        last = craft(fresh(_SENTINEL, WCCP_PORT, protocol=UDP), sentinel)
+        last = ip_packet(SPOKE, ROUTER_INSIDE, ICMP, echo_request(sentinel))
 
         def send() -> None:
             for device, frame in frames:
@@ -104,10 +103,10 @@ class Network:
         self.world.call(send)
         seen = []
         for device, each in self._received(PATIENCE_SECONDS):
-            if device == OUT and (each.destination, each.identification) == (_SENTINEL, sentinel):
+            if device == INGRESS and each.echo_reply == sentinel:
                 return [*seen, *self._received(0)]
             seen.append((device, each))
-        raise AssertionError(f"the sentinel did not come out in {PATIENCE_SECONDS} s")
+        raise AssertionError(f"the router did not answer in {PATIENCE_SECONDS} s")
 
     def state(self) -> dict[str, list[str]]:
         """All of the router's kernel that a data plane might touch."""
@@ -218,6 +217,9 @@ class KernelStage:
         )
         seen = self.network.exchange([frame_of(about, error)])
         return fate_on_the_wires(about, Seen(b"", b"", error), seen)
+
+    def live_flows(self) -> Mapping[IPv4Address, int]:
+        return self.network.router.call(self.plane.live_flows)
 
     def refuse(self, path: RedirectPath) -> None:
         assert path.forwarding is ForwardingMethod.L2, (

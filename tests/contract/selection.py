@@ -24,6 +24,9 @@ IN_THE_VM = frozenset(
         "test_affinity.py::test_a_flow_stays_with_its_cache_and_new_ones_go_by_the_buckets[netlink-gre-6]",
         "test_affinity.py::test_a_flow_of_a_lost_cache_moves_and_no_other_does[netlink-gre]",
         "test_affinity.py::test_a_connection_of_a_lost_cache_is_reset_if_so_wished[netlink-gre-closed]",
+        "test_affinity.py::test_a_flow_stays_with_a_cache_that_changes_its_method[netlink-gre-alone-gre to l2]",
+        "test_affinity.py::test_a_flow_stays_with_a_cache_that_changes_its_method"
+        "[netlink-gre-beside another service-l2 to gre]",
         "test_affinity.py::test_the_two_services_of_a_pair_send_both_directions_of_a_flow_to_one_cache"
         "[netlink-gre]",
         "test_affinity.py::test_an_icmp_error_about_a_redirected_flow_goes_to_its_cache[netlink-gre]",

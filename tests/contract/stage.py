@@ -7,7 +7,7 @@ fate: where it came out, and in which clothes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
@@ -82,7 +82,9 @@ def fate_of(decision: Decision, packet: Packet) -> Fate:
         case Verdict.DROPPED:
             return NOWHERE
         case Verdict.REJECTED:
-            return RESET if packet.protocol == TCP else PROHIBITED
+            if packet.protocol == TCP:
+                return RESET if packet.has_flow else NOWHERE
+            return PROHIBITED
         case Verdict.FORWARDED:
             return EXPIRED if packet.ttl <= 1 else PASSED
 
@@ -129,6 +131,8 @@ class Stage(Protocol):
     def send_error(self, about: Packet) -> Fate:
         """Have the sender of a packet complain by ICMP about the answer."""
         ...
+
+    def live_flows(self) -> Mapping[IPv4Address, int]: ...
 
     def refuse(self, path: Path) -> None:
         """See to it that an L2 path to an address beyond the far side cannot be made."""

@@ -38,10 +38,23 @@ from tests.support.plans import (
     permit,
     plan,
     service,
+    slot_of,
 )
 from wccpd.plan.hashes import HASH_FUNCTIONS
-from wccpd.plan.redirect import TCP, UDP, HashAssignment, LostFlows, Mode, ServicePlan
+from wccpd.plan.redirect import (
+    TCP,
+    UDP,
+    HashAssignment,
+    LostFlows,
+    Mode,
+    PacketMatch,
+    Path,
+    RedirectPlan,
+    ServicePlan,
+)
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.plan.verdict import Outcome, Reason, Verdict
+from wccpd.wire.enums import ForwardingMethod
 
 ICMP, ESP = 1, 50
 
@@ -147,6 +160,112 @@ def test_when_the_last_cache_is_lost_its_flows_are_in_the_mode(stage: Stage, mod
     assert stage.send(flow).cache == FIRST
     stage.bring_to(plan(replace(made, paths={}, assignment=hashed(NOBODY))))
     assert stage.send(flow) == fate
+
+
+# --- numbers of paths, by which flows are pinned
+
+L2, GRE = ForwardingMethod.L2, ForwardingMethod.GRE
+
+
+@pytest.mark.parametrize("lost_flows", LostFlows)
+def test_a_flow_stays_with_its_cache_when_the_path_gets_another_number(
+    stage: Stage, lost_flows: LostFlows
+) -> None:
+    made = both(stage, lost_flows=lost_flows)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    before = stage.send(flow)
+    assert before.cache == FIRST
+    ways = paths_to((FIRST, SECOND), stage.forwarding)
+    moved = plan(moved_to(made, SECOND), slots={ways[FIRST]: 77, ways[SECOND]: slot_of(ways[SECOND])})
+    stage.bring_to(replace(moved, former={slot_of(ways[FIRST]): FIRST}))
+    assert [stage.send(flow) for _ in range(2)] == [before] * 2
+    assert stage.send(fresh()).cache == SECOND
+    outcomes = stage.observe().counters.outcomes
+    assert outcomes[Outcome("70", Verdict.REDIRECTED, cache=FIRST)].packets == 3
+
+
+def test_the_other_direction_finds_a_cache_whose_path_got_another_number(stage: Stage) -> None:
+    out, back = pair(stage)
+    stage.bring_to(plan(out, back, ingress=(INGRESS, OUT)))
+    flow, lonely = fresh(), fresh(SERVER + 1)
+    assert [stage.send(each).cache for each in (flow, lonely)] == [FIRST] * 2
+    ways = paths_to((FIRST, SECOND), stage.forwarding)
+    details = {
+        "slots": {ways[FIRST]: 77, ways[SECOND]: slot_of(ways[SECOND])},
+        "former": {slot_of(ways[FIRST]): FIRST},
+        "ingress": (INGRESS, OUT),
+    }
+    stage.bring_to(plan(out, back, **details))
+    assert stage.send(answer_to(flow)) == redirected(stage, back, FIRST)
+    without = replace(back, paths=paths_to([SECOND], stage.forwarding))
+    stage.bring_to(plan(out, without, **details))
+    assert stage.send(answer_to(lonely)).cache == FIRST
+    assert stage.send_error(lonely).cache == FIRST
+
+
+@pytest.mark.parametrize(("before", "after"), [(GRE, L2), (L2, GRE)], ids=["gre to l2", "l2 to gre"])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "beside another service"])
+def test_a_flow_stays_with_a_cache_that_changes_its_method(
+    versatile: Stage, before: ForwardingMethod, after: ForwardingMethod, shared: bool
+) -> None:
+    stage, numbers = versatile, Slots()
+    neighbour = service("80", FIRST, forwarding=before, match=PacketMatch(UDP, (53,)))
+    made = service("70", FIRST, SECOND, forwarding=before, lost_flows=LostFlows.RESET)
+    made = replace(made, assignment=hashed(evenly(FIRST)))
+    changed = replace(made, paths=paths_to((FIRST, SECOND), after), assignment=hashed(evenly(SECOND)))
+
+    def wished(*services: ServicePlan) -> RedirectPlan:
+        nonlocal numbers
+        numbers = allocate_slots(numbers, {way for each in services for way in each.paths.values()})
+        return plan(*services, slots=numbers.paths, former=numbers.former)
+
+    beside = (neighbour,) if shared else ()
+    stage.bring_to(wished(made, *beside))
+    flow = fresh()
+    assert stage.send(flow).path == Path(FIRST, before)
+    stage.bring_to(wished(changed, *beside))
+    assert [stage.send(flow).path for _ in range(2)] == [Path(FIRST, after)] * 2
+    assert stage.send(fresh()).path == Path(SECOND, after)
+    stage.bring_to(wished(replace(made, assignment=hashed(evenly(SECOND))), *beside))
+    assert stage.send(flow).path == Path(FIRST, before)
+
+
+@pytest.mark.parametrize("meanwhile", ["", "a restart", "a removal"])
+def test_a_number_that_another_cache_gets_takes_no_flows_along(stage: Stage, meanwhile: str) -> None:
+    ways = paths_to(CACHES, stage.forwarding)
+    made = service("70", FIRST, forwarding=stage.forwarding, match=EVERYTHING)
+    stage.bring_to(plan(made, slots={ways[FIRST]: 9}))
+    flows = [fresh(protocol=protocol) for protocol in (TCP, UDP, ICMP)]
+    assert [fate.cache for fate in stage.send_all(flows)] == [FIRST] * 3
+    if meanwhile == "a removal":
+        stage.remove()
+    if meanwhile:
+        stage.restart()
+    heir = service("70", SECOND, THIRD, forwarding=stage.forwarding, match=EVERYTHING)
+    heir = replace(heir, assignment=hashed(evenly(THIRD)))
+    stage.bring_to(plan(heir, slots={ways[SECOND]: 9, ways[THIRD]: 10}))
+    assert [fate.cache for fate in stage.send_all(flows)] == [THIRD] * 3
+
+
+def test_what_numbers_meant_is_known_to_the_next_run(stage: Stage) -> None:
+    made = everything_to(stage, "70", FIRST)
+    stage.bring_to(plan(made, former={8: SECOND, 9: THIRD}))
+    stage.restart()
+    seen = stage.observe()
+    assert seen.former == {8: SECOND, 9: THIRD}
+    assert set(seen.slots) == set(made.paths.values())
+
+
+def test_live_flows_are_counted_by_cache_whatever_number_they_have(stage: Stage) -> None:
+    made = both(stage)
+    stage.bring_to(plan(made))
+    assert stage.send(fresh()).cache == FIRST
+    ways = paths_to((FIRST, SECOND), stage.forwarding)
+    slots = {ways[FIRST]: 77, ways[SECOND]: slot_of(ways[SECOND])}
+    stage.bring_to(plan(made, slots=slots, former={slot_of(ways[FIRST]): FIRST}))
+    assert stage.send(fresh()).cache == FIRST
+    assert stage.live_flows() == {FIRST: 2}
 
 
 # --- connections that began without a cache

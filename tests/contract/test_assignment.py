@@ -160,6 +160,36 @@ def test_masks_look_at_addresses_and_ports_at_once(stage: Stage) -> None:
     assert stage.send_all(packets) == wanted
 
 
+@pytest.mark.parametrize("match", [EVERYTHING, PacketMatch(TCP)], ids=["every protocol", "tcp"])
+def test_a_packet_that_ends_before_its_ports_has_none_to_hash(stage: Stage, match: PacketMatch) -> None:
+    fields = HashFields(True, True, True, True)
+    made = service(
+        "70", *CACHES, assignment=hashed(evenly(*CACHES), fields), match=match, forwarding=stage.forwarding
+    )
+    stage.bring_to(plan(made))
+    packets = [fresh(server, transport_octets=3) for server in SERVERS[:20]]
+    found = [bucket(stage, HashFields(True, True), packet) for packet in packets]
+    assert stage.send_all(packets) == [redirected(stage, made, evenly(*CACHES)[each], each) for each in found]
+
+
+@pytest.mark.parametrize("match", [EVERYTHING, PacketMatch(TCP)], ids=["every protocol", "tcp"])
+def test_to_masks_a_packet_that_ends_before_its_ports_has_ports_0(stage: Stage, match: PacketMatch) -> None:
+    first = MaskSet(MaskFields(0, 1, 0, 1), {MaskFields(0, 0, 0, 0): FIRST, MaskFields(0, 0, 0, 1): THIRD})
+    second = MaskSet(MaskFields(0, 0, 1, 0), {MaskFields(0, 0, 0, 0): SECOND})
+    made = service(
+        "70",
+        *CACHES,
+        assignment=MaskAssignment((first, second)),
+        match=match,
+        forwarding=stage.forwarding,
+    )
+    stage.bring_to(plan(made))
+    even, odd = IPv4Address("203.0.113.8"), IPv4Address("203.0.113.9")
+    packets = [fresh(even, 81, transport_octets=3), fresh(odd, 81, transport_octets=3), fresh(even, 81)]
+    wanted = [redirected(stage, made, cache, 0) for cache in (FIRST, SECOND, THIRD)]
+    assert stage.send_all(packets) == wanted
+
+
 def test_a_value_of_nobody_is_forwarded_and_later_sets_are_not_asked(stage: Stage) -> None:
     first = MaskSet(MaskFields(0, 1, 0, 0), {MaskFields(0, 1, 0, 0): None})
     everything = MaskSet(MaskFields(0, 0, 0, 0), {MaskFields(0, 0, 0, 0): SECOND})

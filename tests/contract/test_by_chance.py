@@ -24,9 +24,11 @@ def seeded() -> random.Random:
 
 
 def packets_counted(counters: Counters) -> dict[object, int]:
-    """What is counted, by what; packets of our own sentinel are WCCP and left out."""
+    """What is counted, by what; the pings of the stage are to the router itself and left out."""
     counted: dict[object, int] = {key: count.packets for key, count in counters.outcomes.items()}
-    counted |= {key: count.packets for key, count in counters.exempt.items() if key is not Exemption.WCCP}
+    counted |= {
+        key: count.packets for key, count in counters.exempt.items() if key is not Exemption.NOT_UNICAST
+    }
     for name, lines in counters.acl_lines.items():
         counted |= {(name, line): count.packets for line, count in enumerate(lines)}
     return counted

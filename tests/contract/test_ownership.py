@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -13,7 +15,7 @@ from wccpd.dataplane.ebpf.kernel import PRIORITY
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.dataplane.port import Wish
 from wccpd.errors import KernelError
-from wccpd.plan.redirect import RedirectPlan
+from wccpd.plan.redirect import TCP, UDP, Mode, PacketMatch, RedirectPlan
 
 FOREIGN_MARK = 0x5A000000
 FOREIGN_TABLE = f"""
@@ -32,6 +34,22 @@ table ip other {{
     }}
 }}
 """
+
+MARKS_TABLE = """
+table ip marks {
+    counter ours { }
+    chain post {
+        type filter hook postrouting priority 0;
+        meta mark & 0x00ffffff != 0 counter name ours
+    }
+}
+"""
+
+
+def packets_of(listing: str) -> int:
+    """What a counter counted, as nft lists it."""
+    (count,) = re.findall(r"packets (\d+)", listing)
+    return int(count)
 
 
 def rich(stage: Stage) -> RedirectPlan:
@@ -96,10 +114,56 @@ def test_marks_of_others_on_packets_and_connections_survive(neighbours: KernelSt
     flow = fresh()
     assert [stage.send(flow).cache for _ in range(3)] == [FIRST] * 3
     assert stage.send(fresh(port=443)) == PASSED
-    # Each of the four comes with a sentinel; by GRE the outer packet passes postrouting once more.
+    # By GRE the outer packet passes postrouting once more.
     for kind in ("of-packets", "of-connections"):
-        listing = stage.network.router.run("nft", "list", "counter", "ip", "other", kind)
-        assert int(listing.split("packets ")[-1].split()[0]) >= 8
+        assert packets_of(stage.network.router.run("nft", "list", "counter", "ip", "other", kind)) >= 4
+
+
+@pytest.fixture
+def marks_seen(kernel: KernelStage) -> Iterator[Callable[[], int]]:
+    """Counts packets that leave the router with a bit of ours in their mark."""
+    router = kernel.network.router
+    router.run("nft", MARKS_TABLE)
+    yield lambda: packets_of(router.run("nft", "list", "counter", "ip", "marks", "ours"))
+    router.run("nft", "delete table ip marks")
+
+
+@pytest.mark.parametrize("leased", [True, False], ids=["leased", "lapsed"])
+def test_what_is_not_redirected_leaves_without_a_mark_of_ours(
+    kernel: KernelStage, marks_seen: Callable[[], int], leased: bool
+) -> None:
+    to_server = deny(destination=network(f"{SERVER}/32"))
+    kernel.bring_to(
+        plan(
+            service("60", acl=(deny(),), fallthrough=True),
+            service("70", acl=(to_server, permit())),
+            service("80", match=PacketMatch(TCP, (8080,)), fallthrough=True),
+            service(
+                "90", match=PacketMatch(TCP, (8081,)), mode=Mode.REJECT, acl=(to_server,), affinity=False
+            ),
+            never=(network("198.51.100.0/24"),),
+        ),
+        leased=leased,
+    )
+    again = fresh(SERVER + 1)
+    packets = [
+        *(fresh(port=port) for port in (80, 443, 8080, 8081)),
+        *(fresh(destination) for destination in (FIRST, IPv4Address("198.51.100.1"))),
+        fresh(protocol=UDP),
+        again,
+    ]
+    assert kernel.send_all(packets) == [PASSED] * len(packets)
+    assert kernel.send(again) == PASSED
+    assert marks_seen() == 0
+
+
+def test_what_is_redirected_is_known_by_its_mark(kernel: KernelStage, marks_seen: Callable[[], int]) -> None:
+    """So that the counter of the test before could have seen something."""
+    if not isinstance(kernel.plane, LinuxDataPlane):
+        pytest.skip("the eBPF plane sets no marks")
+    kernel.bring_to(plan(everything_to(kernel, "70", FIRST)))
+    assert kernel.send(fresh()).cache == FIRST
+    assert marks_seen() >= 1
 
 
 def test_a_table_of_our_name_that_is_not_ours_is_refused_and_left_alone(kernel: KernelStage) -> None:

@@ -10,24 +10,30 @@ import pytest
 from tests.contract.stage import (
     EXPIRED,
     NOWHERE,
+    OUT,
     PASSED,
     PROHIBITED,
     RESET,
     Fate,
     Place,
     Stage,
+    answer_to,
     everything_to,
     fresh,
     redirected,
 )
 from tests.support.plans import (
+    CACHES,
     EVERYTHING,
     FIRST,
+    INGRESS,
     NOBODY,
     SECOND,
+    SERVER,
     SPOKE,
     THIRD,
     deny,
+    evenly,
     hashed,
     network,
     paths_to,
@@ -35,7 +41,8 @@ from tests.support.plans import (
     plan,
     service,
 )
-from wccpd.plan.redirect import TCP, UDP, AclLine, Mode, RedirectPlan
+from wccpd.plan.decide import Packet
+from wccpd.plan.redirect import TCP, UDP, AclLine, HashFields, Mode, PacketMatch, RedirectPlan
 from wccpd.plan.verdict import Count, Exemption, Outcome, Reason, Verdict
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
@@ -94,8 +101,7 @@ def exempt(stage: Stage, kind: Exemption) -> int:
 
 
 def test_packets_to_the_router_itself_and_to_many_are_not_redirected(stage: Stage) -> None:
-    everything = everything_to(stage, "70", FIRST, match=EVERYTHING)
-    stage.bring_to(plan(everything))
+    stage.bring_to(plan(everything_to(stage, "70", FIRST, match=PacketMatch(UDP))))
     destinations = ["10.1.0.1", "10.2.0.1", "10.1.0.255", "255.255.255.255", "239.1.1.1"]
     fates = stage.send_all([fresh(IPv4Address(each), protocol=UDP) for each in destinations])
     assert not [fate for fate in fates if fate.place is Place.CACHE]
@@ -123,9 +129,23 @@ def test_frames_of_a_cache_that_returns_by_l2_pass_whatever_their_source(stage: 
     assert stage.send(fresh(device="farm", source=SPOKE, sender=THIRD)) == NOWHERE
 
 
-def test_frames_of_a_cache_that_returns_by_gre_alone_are_as_anybody_elses(stage: Stage) -> None:
+def test_a_cache_that_spoofs_its_clients_is_not_sent_its_own_packets(stage: Stage) -> None:
+    everything = everything_to(stage, "70", FIRST, match=EVERYTHING)
+    usable = {FIRST: frozenset()}
+    stage.bring_to(plan(everything, returns=usable, ingress=("spokes", "farm")))
+    before = exempt(stage, Exemption.FROM_CACHE)
+    assert stage.send(fresh(device="farm", source=SPOKE, sender=FIRST)) == PASSED
+    assert exempt(stage, Exemption.FROM_CACHE) == before + 1
+    assert stage.send(fresh(device="farm", source=SPOKE)).cache == FIRST
+    assert stage.send(fresh(device="farm", source=SPOKE, sender=SECOND)).cache == FIRST
+
+
+def test_frames_of_a_cache_that_is_not_sent_and_does_not_return_l2_do_not_count_as_returned(
+    stage: Stage,
+) -> None:
     stage.bring_to(strict(stage, returns={FIRST: frozenset()}))
-    assert stage.send(fresh(device="farm", source=SPOKE, sender=FIRST)) == NOWHERE
+    assert stage.send(fresh(device="farm", source=SPOKE, sender=FIRST)) == PASSED
+    assert stage.observe().counters.returned.get(FIRST, Count()) == Count()
 
 
 def test_what_goes_to_a_cache_passes(stage: Stage) -> None:
@@ -159,12 +179,22 @@ def test_a_packet_at_its_last_hop_is_the_routers_own_to_answer(stage: Stage, ttl
     assert stage.send(fresh(ttl=2)) == NOWHERE
 
 
-def test_wccp_of_others_passes(stage: Stage) -> None:
-    stage.bring_to(strict(stage))
-    before = exempt(stage, Exemption.WCCP)
-    assert stage.send(fresh(port=2048, protocol=UDP)) == PASSED
-    assert exempt(stage, Exemption.WCCP) > before
-    assert stage.send(fresh(port=2048)) == NOWHERE
+def test_wccp_to_and_from_other_routers_passes(stage: Stage) -> None:
+    stage.bring_to(strict(stage, routers=frozenset({SERVER}), ingress=(INGRESS, OUT)))
+    hello = fresh(port=2048, protocol=UDP)
+    assert stage.send_all([hello, answer_to(hello)]) == [PASSED] * 2
+    assert exempt(stage, Exemption.WCCP) == 2
+    others = [fresh(port=2048), fresh(port=2049, protocol=UDP), fresh(source_port=2048, protocol=UDP)]
+    assert stage.send_all(others) == [NOWHERE] * 3
+
+
+def test_to_port_2048_of_anybody_else_nobody_passes(stage: Stage) -> None:
+    stage.bring_to(strict(stage, routers=frozenset({SERVER + 1})))
+    ports = [(40000, 2048), (2048, 2048), (2048, 40000)]
+    packets = [fresh(source_port=source, port=port, protocol=UDP) for source, port in ports]
+    forged = fresh(SERVER + 2, source=SERVER + 1, source_port=2048, protocol=UDP)
+    assert stage.send_all([*packets, forged]) == [NOWHERE] * 4
+    assert exempt(stage, Exemption.WCCP) == 0
 
 
 def test_exemptions_are_counted_only_for_what_a_service_takes(stage: Stage) -> None:
@@ -248,6 +278,65 @@ def test_a_changed_list_holds_at_once_and_a_line_that_stays_keeps_its_count(stag
     stage.bring_to(plan(replace(made, acl=(second, permit()))))
     assert stage.send(fresh()).cache == FIRST
     assert stage.send(fresh(IPv4Address("203.0.113.8"))) == PASSED
+
+
+# --- packets that end early
+
+ENDS_EARLY = [(ESP, 0), (ESP, 2), (ICMP, 3), (TCP, 0), (TCP, 3), (TCP, 8), (UDP, 2)]
+"""Protocol, and how many octets follow the IP header."""
+
+
+def early(protocol: int, octets: int, **details: object) -> Packet:
+    return fresh(protocol=protocol, transport_octets=octets, **details)
+
+
+@pytest.mark.parametrize("protocol", [None, TCP, UDP, ICMP, ESP])
+def test_a_packet_that_ends_before_its_ports_does_not_pass_a_closed_service(
+    stage: Stage, protocol: int | None
+) -> None:
+    lines = (
+        deny(destination=network("192.0.2.0/25"), protocol=TCP, destination_ports=(8000, 8999)),
+        deny(destination=network("192.0.2.128/25"), protocol=UDP, destination_ports=(53, 53)),
+        permit(destination=network("203.0.113.0/24")),
+    )
+    match = PacketMatch(protocol)
+    stage.bring_to(plan(service("70", assignment=hashed(NOBODY), match=match, acl=lines, mode=Mode.CLOSED)))
+    packets = [early(*each) for each in ENDS_EARLY if protocol in {None, each[0]}]
+    assert stage.send_all(packets) == [NOWHERE] * len(packets)
+    assert lines_of(stage) == [0, 0, len(packets)]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_to_a_list_a_packet_that_ends_before_its_ports_has_ports_0(stage: Stage, protocol: int) -> None:
+    lines = (
+        permit(protocol=protocol, source_ports=(1, 65535)),
+        deny(destination=network("203.0.113.128/25")),
+        permit(protocol=protocol, source_ports=(0, 0), destination_ports=(0, 79)),
+    )
+    stage.bring_to(plan(everything_to(stage, "70", FIRST, acl=lines, match=EVERYTHING)))
+    assert stage.send(early(protocol, 3)).cache == FIRST
+    assert stage.send(early(protocol, 3, destination=IPv4Address("203.0.113.128"))) == PASSED
+    assert stage.send(fresh(protocol=protocol)).cache == FIRST
+    assert lines_of(stage) == [1, 1, 1]
+
+
+def test_a_packet_that_ends_before_its_ports_has_no_source_port(stage: Stage) -> None:
+    match = PacketMatch(TCP, (80,), source_ports=True)
+    stage.bring_to(plan(everything_to(stage, "70", FIRST, match=match)))
+    packets = [fresh(source_port=80, port=1234, transport_octets=octets) for octets in (3, 4)]
+    assert [fate.cache for fate in stage.send_all(packets)] == [None, FIRST]
+
+
+def test_a_packet_that_ends_early_is_of_no_flow(stage: Stage) -> None:
+    by_port = HashFields(source_port=True, destination_port=True)
+    made = everything_to(stage, "70", FIRST, match=EVERYTHING, paths=paths_to(CACHES[:2], stage.forwarding))
+    stage.bring_to(plan(replace(made, assignment=hashed(evenly(FIRST), by_port))))
+    packets = [early(*each) for each in ENDS_EARLY]
+    assert {fate.cache for fate in stage.send_all(packets)} == {FIRST}
+    stage.bring_to(plan(replace(made, assignment=hashed(evenly(SECOND), by_port))))
+    later = stage.send_all(packets)
+    for packet, fate in zip(packets, later, strict=True):
+        assert fate.cache == (FIRST if packet.protocol == ESP else SECOND), packet
 
 
 # --- fall-through

@@ -91,6 +91,11 @@ class Seen:
         return int.from_bytes(self.body[4:8]), self._inner(self.body[8:])
 
     @property
+    def echo_reply(self) -> int | None:
+        """The number of the ping that it answers; None for others."""
+        return int.from_bytes(self.body[4:6]) if self.protocol == ICMP and self.body[0] == 0 else None
+
+    @property
     def quoted(self) -> Seen:
         """The packet that an ICMP error is about."""
         return self._inner(self.body[8:])
@@ -113,7 +118,7 @@ def ethernet(source: bytes, destination: bytes, ip: bytes) -> bytes:
 
 def craft(packet: Packet, identification: int, details: Details = PLAIN) -> bytes:
     """The IPv4 packet that `packet` describes."""
-    body = _body(packet, details)
+    body = _body(packet, details)[: packet.transport_octets]
     return ip_packet(
         packet.source,
         packet.destination,
@@ -165,6 +170,11 @@ def joined(fragments: Sequence[Seen]) -> bytes:
     more = [bool(each.fragment & MORE_FRAGMENTS) for each in ordered]
     assert more == [True] * (len(more) - 1) + [False], "the last fragment is missing"
     return body
+
+
+def echo_request(number: int) -> bytes:
+    """Body of a ping."""
+    return _summed(struct.pack("!BBHHH", 8, 0, 0, number, 1), 2)
 
 
 def fragmentation_needed(quoted: bytes, mtu_bytes: int) -> bytes:

@@ -183,13 +183,6 @@ def test_options_of_ip_travel_along(stage: KernelStage) -> None:
     assert checksum(inner.ip[:24]) == bytes(2)
 
 
-def test_a_packet_without_room_for_its_ports_is_dropped_and_counted(stage: KernelStage) -> None:
-    stage.bring_to(plan(service("70", assignment=hashed(NOBODY), match=EVERYTHING)))
-    packet = fresh()
-    assert from_the_spoke(stage, ip_packet(packet.source, packet.destination, 6, b"\0\1\0")) == []
-    assert dropped(stage, "truncated") == 1
-
-
 # --- what comes back
 
 

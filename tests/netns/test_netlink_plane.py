@@ -21,14 +21,17 @@ from gre.tunnel import redirect_device
 from tests.support.daemon import wait_for
 from tests.support.namespaces import Namespace
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
+from wccpd.dataplane.conntrack import Conntrack
 from wccpd.dataplane.host import adjacent_networks
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
+from wccpd.plan.model import LAYOUT
 from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
 from wccpd.plan.redirect import Mode
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.plan.verdict import Reason, Verdict
 from wccpd.protocol.assignment import EMPTY, assign
 from wccpd.protocol.view import GroupView, RouterView
@@ -67,7 +70,7 @@ class Bench:
 
     def wish(self, wanted: RouterView) -> Wish:
         wanted = RouterView(tuple(map(by_l2, wanted.groups)))
-        return Wish(redirect_plan(wanted, self.policy, allocate_slots({}, wanted_paths(wanted))))
+        return Wish(redirect_plan(wanted, self.policy, allocate_slots(Slots(), wanted_paths(wanted))))
 
     def apply(self, wanted: RouterView) -> Applied:
         """Bring the kernel to a view, with a lease."""
@@ -208,7 +211,7 @@ def test_a_table_of_another_layout_redirects_until_it_is_replaced_and_the_lease_
 ) -> None:
     wanted = view(group(WEB_CACHE, FIRST, SECOND))
     bench.apply(wanted)
-    bench.router.run("nft", "add chain ip wccpd layout-0; delete chain ip wccpd layout-2")
+    bench.router.run("nft", f"add chain ip wccpd layout-0; delete chain ip wccpd {LAYOUT}")
     wish = bench.wish(wanted)
     bench.router.call(lambda: bench.plane.renew_lease(60))
     transactions: list[str] = []
@@ -348,6 +351,7 @@ def test_when_the_segment_of_the_caches_goes_down_a_closed_service_lets_nothing_
 
 
 def test_a_cache_whose_neighbour_entry_was_lost_is_still_known_by_its_frames(bench: Bench) -> None:
+    bench.policy = replace(POLICY, ingress=("spokes", "farm"))
     bench.far.run("ping", "-c1", "-W5", str(ROUTER_ID))
     bench.apply(view(group(WEB_CACHE, FIRST)))
     known = bench.router.run("nft", "list", "set", "ip", "wccpd", "cache-macs")
@@ -358,6 +362,7 @@ def test_a_cache_whose_neighbour_entry_was_lost_is_still_known_by_its_frames(ben
 
 
 def test_a_spoke_that_sends_under_the_mac_of_a_cache_is_redirected_like_any_other(bench: Bench) -> None:
+    bench.policy = replace(POLICY, ingress=("spokes", "farm"))
     mac = bench.far.run("cat", "/sys/class/net/caches/address").strip()
     bench.router.run("ping", "-c1", "-W5", str(FIRST))
     bench.apply(view(group(WEB_CACHE, FIRST)))
@@ -386,8 +391,25 @@ def test_a_cache_behind_a_router_that_asks_for_l2_has_no_path_and_that_is_said(b
     assert [path.cache for path in applied.refused] == [SECOND]
 
 
+def test_a_slot_whose_flows_cannot_be_freed_of_it_is_not_given_to_another_cache(bench: Bench) -> None:
+    bench.apply(view(group(WEB_CACHE, FIRST)))
+    wish = bench.wish(view(group(WEB_CACHE, SECOND)))
+    (path,) = wish.plan.slots
+    bench.plane._conntrack.close()
+    applied = bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert [fault.obj for fault in applied.faults] == ["conntrack table"]
+    assert applied.refused == {path}
+    bench.send(SERVERS)
+    assert (bench.redirected(), bench.unassigned()) == (0, len(SERVERS))
+    bench.plane._conntrack = bench.router.call(Conntrack)
+    applied = bench.router.call(lambda: bench.plane.bring_to(wish))
+    assert (applied.faults, applied.refused) == ((), frozenset())
+    bench.send(["198.51.100.9"])
+    assert bench.redirected(cache=SECOND) == 1
+
+
 def live_flows(bench: Bench) -> dict[IPv4Address, int]:
-    return {path.cache: count for path, count in bench.router.call(bench.plane.live_flows).items()}
+    return dict(bench.router.call(bench.plane.live_flows))
 
 
 def test_live_flows_are_counted_by_cache_and_ended_ones_are_not(bench: Bench) -> None:

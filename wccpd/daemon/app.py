@@ -39,6 +39,7 @@ from wccpd.exit_codes import ExitCode
 from wccpd.plan.build import redirect_plan
 from wccpd.plan.match import service_name
 from wccpd.plan.probe import ProbeTarget, probe_mark
+from wccpd.plan.slots import Slots
 from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status, build_tunnels
@@ -110,7 +111,7 @@ def guard(config: Config) -> int:
     faults = list(FormerNames(config.state_directory, settings).claim())
     try:
         with contextlib.closing(LinuxDataPlane(settings)) as plane:
-            applied = plane.guard(redirect_plan(nobody.view(), policy, {}))
+            applied = plane.guard(redirect_plan(nobody.view(), policy, Slots()))
     except KernelError as error:
         applied = Applied(faults=(error,))
     for fault in (*faults, *applied.faults):

@@ -75,10 +75,7 @@ class Verbs:
     async def _live_flows(self, _: Asked) -> Answer:
         """Flows that are pinned to each cache."""
         try:
-            by_path = await self.reconciler.live_flows()
+            by_cache = await self.reconciler.live_flows()
         except KernelError as error:
             raise VerbError(str(error)) from error
-        flows: dict[str, int] = {}
-        for path, count in by_path.items():
-            flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
-        return {"flows": flows}
+        return {"flows": {str(cache): count for cache, count in by_cache.items()}}

@@ -1,24 +1,28 @@
-"""How many tracked connections carry which of our marks: a dump of the kernel's table, counted.
+"""The marks that tracked connections carry: a dump of the kernel's table, counted; and marks taken away.
 
 Only what is asked for is decoded: a table may hold a hundred thousand entries (linux/netfilter/nfnetlink_conntrack.h).
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from wccpd.dataplane.nfnetlink import FAMILY, NetfilterSocket, attributes
+from wccpd.dataplane.nfnetlink import ATTRIBUTE, FAMILY, NetfilterSocket, attributes
+from wccpd.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from wccpd.dataplane.nfnetlink import Piece
 
 _GET = 1 << 8 | 1
 """NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET."""
 _NEW = 1 << 8
 """IPCTNL_MSG_CT_NEW: an entry of the answer."""
-_CTA_PROTOINFO, _CTA_MARK = 4, 8
+_CTA_TUPLE_ORIG, _CTA_PROTOINFO, _CTA_MARK, _CTA_ZONE, _CTA_MARK_MASK = 1, 4, 8, 18, 21
 _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
 _TCP_ENDED = frozenset({7, 8, 9})
 """TCP_CONNTRACK_TIME_WAIT, CLOSE and LISTEN (unused): nothing more will come."""
@@ -56,12 +60,62 @@ class Conntrack:
                 found[mark & mask] = found.get(mark & mask, 0) + 1
         return found
 
+    def unmark(self, mask: int, marks: Collection[int], *, of: int) -> int:
+        """Clear bits of the marks of connections, and say of how many.
+
+        Args:
+            mask: The bits to clear.
+            marks: Which connections: their mark under `of` is one of these.
+            of: See there.
+
+        Raises:
+            KernelError: The table cannot be read or written.
+        """
+        found = [
+            (data[first - ATTRIBUTE.size : last], zone)
+            for data, start, end in self._entries()
+            for first, last, mark, zone in (_identity(data, start, end),)
+            if mark & of in marks
+        ]
+        for connection, zone in found:
+            self._write_mark(connection + bytes(-len(connection) % 4) + zone, mask)
+        return len(found)
+
+    def _write_mark(self, connection: bytes, mask: int) -> None:
+        """Clear the bits of `mask`; a connection that has ended meanwhile needs it no more."""
+        body = FAMILY.pack(socket.AF_INET, 0, 0) + connection
+        for kind, value in ((_CTA_MARK, 0), (_CTA_MARK_MASK, mask)):
+            body += ATTRIBUTE.pack(ATTRIBUTE.size + _MARK.size, kind) + _MARK.pack(value)
+        try:
+            self._socket.request(_NEW, body)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
     def _marks(self) -> Iterator[int]:
         """The marks of all connections that have one and are alive."""
-        for entry in self._socket.dump(_GET, _NEW, FAMILY.pack(socket.AF_INET, 0, 0)):
+        for entry in self._entries():
             mark = _live_mark(*entry)
             if mark:
                 yield mark
+
+    def _entries(self) -> Iterator[Piece]:
+        """All connections."""
+        yield from self._socket.dump(_GET, _NEW, FAMILY.pack(socket.AF_INET, 0, 0))
+
+
+def _identity(data: bytes, start: int, end: int) -> tuple[int, int, int, bytes]:
+    """Where the original tuple of an entry is, its mark, and its zone as an attribute, if it is in one."""
+    first = last = mark = 0
+    zone = b""
+    for kind, begin, close in attributes(data, start, end):
+        if kind == _CTA_TUPLE_ORIG:
+            first, last = begin, close
+        elif kind == _CTA_MARK:
+            (mark,) = _MARK.unpack_from(data, begin)
+        elif kind == _CTA_ZONE:
+            zone = data[begin - ATTRIBUTE.size : begin - ATTRIBUTE.size + 8]
+    return first, last, mark, zone
 
 
 def _live_mark(data: bytes, start: int, end: int) -> int:

@@ -155,17 +155,23 @@ class FakeKernel:
             returned=dict(self._returned),
         )
 
-    def live_flows(self) -> dict[Path, int]:
-        """How many flows are pinned to each path that is there."""
-        pinned = Counter(pin.path for pin in self._pins.values())
-        return {path: pinned[path] for path in self.slots if pinned[path]}
+    def live_flows(self) -> dict[IPv4Address, int]:
+        """How many flows are pinned to each cache that has a path."""
+        pinned = Counter(pin.cache for pin in self._pins.values())
+        return {path.cache: pinned[path.cache] for path in self.slots if pinned[path.cache]}
 
     def forget_counts(self, before: Mapping[Name, Object]) -> None:
-        """Let counters go with what they count: services, redirect lists and everything else."""
-        services = {name.what for name in self.objects if name.kind == "service"}
-        self._outcomes = {key: count for key, count in self._outcomes.items() if key.service in services}
+        """Let counters go with what they count: services and their caches, redirect lists, and everything else."""
+        services = {name.what: each for name, each in self.objects.items() if isinstance(each, ServicePlan)}
+        self._outcomes = {
+            key: count
+            for key, count in self._outcomes.items()
+            if key.service in services and key.cache in {None, *services[key.service].paths}
+        }
         unchanged = {name.what for name in self.objects if _list(before, name) == _list(self.objects, name)}
-        self._lines = {key: count for key, count in self._lines.items() if key[0] in services & unchanged}
+        self._lines = {
+            key: count for key, count in self._lines.items() if key[0] in services.keys() & unchanged
+        }
         if POLICY not in self.objects:
             self._exempt.clear()
             self._returned.clear()
@@ -201,6 +207,7 @@ class FakeDataPlane:
         return Observation(
             devices={each.name: _observed(each, index) for index, each in enumerate(devices, 2)},
             slots=kernel.slots,
+            former=policy.former if isinstance(policy := kernel.objects.get(POLICY), RedirectPlan) else {},
             counters=kernel.counters(),
             forwards=kernel.forwards,
             leased=kernel.leased,
@@ -218,8 +225,8 @@ class FakeDataPlane:
         """Let the redirect be valid for so long from now."""
         self.kernel.leased_until = self.kernel.clock() + seconds
 
-    def live_flows(self) -> Mapping[Path, int]:
-        """Pins to paths that are there."""
+    def live_flows(self) -> Mapping[IPv4Address, int]:
+        """Pins to caches that have a path."""
         return self.kernel.live_flows()
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:

@@ -24,7 +24,7 @@ from wccpd.dataplane.conntrack import Conntrack
 from wccpd.dataplane.host import kernel
 from wccpd.dataplane.known_table import KnownTable
 from wccpd.dataplane.netlink_reader import NetlinkReader
-from wccpd.dataplane.netlink_writer import NetlinkWriter
+from wccpd.dataplane.netlink_writer import Failure, NetlinkWriter
 from wccpd.dataplane.nfnetlink import LeaseSocket
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.port import Applied, Observation, Wish
@@ -37,6 +37,7 @@ from wccpd.plan.counter_names import read_counters
 from wccpd.plan.diff import Observed, Operations, diff
 from wccpd.plan.model import DesiredState, NftTable
 from wccpd.plan.redirect import Mode, Path, RedirectPlan
+from wccpd.plan.slots import MAX_SLOT
 from wccpd.plan.verdict import Count, Counters
 from wccpd.wire.enums import ForwardingMethod
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from gre.tunnel import GreDevice
-    from wccpd.dataplane.netlink_writer import Failure
     from wccpd.plan.acl import LineCounter
     from wccpd.plan.diff import ObservedTable
     from wccpd.plan.policy import KernelSettings
@@ -72,6 +72,8 @@ class LinuxDataPlane:
         self._leased: tuple[str, ...] | None = None
         """Devices whose lease is renewed; None while there is nothing to lease."""
         self.on_progress: Callable[[], None] = lambda: None
+        self._meant: dict[int, IPv4Address | None] | None = None
+        """The cache that connections mean by a slot; None for a slot: nobody knows."""
         with kernel("netlink", "open"):
             self._ipr = IPRoute()
             nft = Nft(settings.nft_table)
@@ -88,11 +90,12 @@ class LinuxDataPlane:
 
     def observe(self) -> Observation:
         """See `DataPlane.observe`."""
-        counting = {line.map for line in self._acl_counters() if line is not None and line.map}
+        counting = {line.map for line in self._acl_counters() if line.map}
         observed = self._reader.observe(self._table.count(sorted(counting)))
         return Observation(
             devices=observed.devices,
             slots=self._reader.slots(observed),
+            former=self._reader.former(observed),
             counters=self._counters(observed),
             forwards=host.forwards(),
             hindrances=self._reader.hindrances(self._ingress),
@@ -107,12 +110,14 @@ class LinuxDataPlane:
             # Of an earlier run: its redirect is valid while we bring it to the wish.
             self._leased = tuple(observed.nft.maps.get(names.INGRESS, ()))
         failures: list[Failure] = []
+        record = observed
         guard, guarded = self._guard(wish, observed)
         if guard:
             # What must not pass uninspected does not, from before the first device is there.
             failures += self._apply(guard, guarded)
             observed = self._observe()
-        compiled, unlinked = self._compile(wish, observed)
+        failures += self._unpin_strangers(wish.plan, record)
+        compiled, unlinked = self._compile(wish, observed, self._without_way(wish.plan, failures))
         operations = self._diff(compiled.state, observed)
         if operations.paths():
             failures += self._apply(operations.paths(), None)
@@ -129,7 +134,10 @@ class LinuxDataPlane:
         return Applied(
             changes=(*guard.words(), *operations.paths().words(), *rest.words()),
             devices_changed=any(device.name in tunnels for device in operations.ensure_devices),
-            faults=(*(failure.error for failure in failures), *map(_no_link, sorted(unlinked, key=str))),
+            faults=(
+                *dict.fromkeys(failure.error for failure in failures),
+                *map(_no_link, sorted(unlinked, key=str)),
+            ),
             refused=refused,
         )
 
@@ -139,13 +147,18 @@ class LinuxDataPlane:
         if self._leased is not None:
             self._lease.renew(self._leased, seconds)
 
-    def live_flows(self) -> Mapping[Path, int]:
+    def live_flows(self) -> Mapping[IPv4Address, int]:
         """See `DataPlane.live_flows`."""
         marks = self._settings.marks
-        by_slot = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
-        slots = self._reader.slots(self._observe())
-        paths = {marks.mark(slot=slot): path for path, slot in slots.items()}
-        return {paths[mark]: flows for mark, flows in by_slot.items() if mark in paths}
+        by_mark = self._conntrack.count(marks.slot_mask, any_of=marks.slot_mask)
+        observed = self._observe()
+        there = {path.cache for path in self._reader.slots(observed)}
+        found: dict[IPv4Address, int] = {}
+        for slot, cache in self._reader.meanings(observed).items():
+            flows = by_mark.get(marks.mark(slot=slot), 0)
+            if flows and cache in there:
+                found[cache] = found.get(cache, 0) + flows
+        return found
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""
@@ -253,6 +266,36 @@ class LinuxDataPlane:
     def _progressed(self) -> None:
         self.on_progress()
 
+    # -- connections ---------------------------------------------------------------------------------
+
+    def _unpin_strangers(self, plan: RedirectPlan, observed: Observed) -> Iterator[Failure]:
+        """Take from connections the slots that are about to mean another cache than when they were marked.
+
+        What a slot meant is known from the kernel's record and from what we wished since. Where there is no record,
+        after a removal or an upgrade, that holds for every slot without a path.
+        """
+        if not any(service.affinity for service in plan.services):
+            return
+        marks, wanted = self._settings.marks, plan.meanings
+        if self._meant is None:
+            has_record = observed.nft is not None and observed.nft.is_current
+            unknown = {} if has_record else dict.fromkeys(range(1, MAX_SLOT + 1))
+            self._meant = {**unknown, **self._reader.meanings(observed)}
+        strange = {
+            slot for slot, cache in self._meant.items() if cache is None or cache != wanted.get(slot, cache)
+        }
+        if strange:
+            try:
+                strangers = {marks.mark(slot=slot) for slot in strange}
+                self._conntrack.unmark(marks.mask, strangers, of=marks.slot_mask)
+            except KernelError as error:
+                yield Failure(error)
+                taken = {slot for slot in strange if self._meant[slot] is not None} & set(plan.slots.values())
+                yield from (Failure(error, table=self._settings.table_base + slot) for slot in taken)
+                return
+        self._meant = {slot: cache for slot, cache in self._meant.items() if cache is not None}
+        self._meant |= wanted
+
     # -- observing -----------------------------------------------------------------------------------
 
     def _observe(self) -> Observed:
@@ -277,21 +320,15 @@ class LinuxDataPlane:
         if self._compiled is None:
             return {}
         return {
-            service: tuple(
-                Count()
-                if line is None
-                else table.counters.get(line.counter, Count())
-                if line.counter
-                else table.element_counters.get(line.map, {}).get(line.key, Count())
-                for line in lines
-            )
+            service: tuple(sum((_counted(place, table) for place in places), Count()) for places in lines)
             for service, lines in self._compiled.acl_lines.items()
         }
 
-    def _acl_counters(self) -> Iterator[LineCounter | None]:
+    def _acl_counters(self) -> Iterator[LineCounter]:
         if self._compiled is not None:
             for lines in self._compiled.acl_lines.values():
-                yield from lines
+                for places in lines:
+                    yield from places
 
     # -- compiling -----------------------------------------------------------------------------------
 
@@ -403,6 +440,13 @@ def _closed(plan: RedirectPlan) -> RedirectPlan:
     last = max((place for place, each in enumerate(plan.services) if each.mode is not Mode.OPEN), default=-1)
     emptied = RedirectPlan(plan.router_id, plan.ingress, plan.services[: last + 1], never=plan.never)
     return without_paths(emptied, plan.slots.keys())
+
+
+def _counted(place: LineCounter, table: ObservedTable) -> Count:
+    """What was counted there for a line of a redirect list."""
+    if place.counter:
+        return table.counters.get(place.counter, Count())
+    return table.element_counters.get(place.map, {}).get(place.key, Count())
 
 
 def _no_link(path: Path) -> KernelError:

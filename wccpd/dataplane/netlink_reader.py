@@ -9,11 +9,12 @@ import gre.link
 from gre.tunnel import redirect_device_name
 from wccpd.dataplane import host
 from wccpd.dataplane.host import AF_INET, IPV4_CONF, kernel
-from wccpd.plan.build import MAX_SLOT
+from wccpd.plan import names
 from wccpd.plan.compile import Facts
 from wccpd.plan.diff import Observed
 from wccpd.plan.model import MarkRule, TableRoute
 from wccpd.plan.redirect import Path
+from wccpd.plan.slots import MAX_SLOT
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
 if TYPE_CHECKING:
@@ -68,6 +69,19 @@ class NetlinkReader:
                 found[Path(cache, ForwardingMethod.GRE)] = slot
         return found
 
+    def former(self, observed: Observed) -> dict[int, IPv4Address]:
+        """Slots without a path, by the table's own record."""
+        record = {} if observed.nft is None else observed.nft.maps.get(names.SLOTS, {})
+        present = set(self.slots(observed).values())
+        return {slot: IPv4Address(record[key]) for key in record if (slot := int(key)) not in present}
+
+    def meanings(self, observed: Observed) -> dict[int, IPv4Address]:
+        """The cache that connections marked with a slot are pinned to, as the kernel records it."""
+        return {
+            **self.former(observed),
+            **{slot: path.cache for path, slot in self.slots(observed).items()},
+        }
+
     def cache_of(self, observed: Observed, device: str) -> IPv4Address | None:
         """The cache that a redirect device leads to; None for other devices."""
         present = observed.devices.get(device)
@@ -89,7 +103,7 @@ class NetlinkReader:
             link for cache, link in links.items() if PacketReturnMethod.L2 in plan.returns.get(cache, ())
         )
         with kernel("neighbours", "read"):
-            macs = self._neighbours() if by_l2 or any(plan.returns.values()) else {}
+            macs = self._neighbours() if plan.returns else {}
         # One that is just being asked again is still known by its last address: its frames must not go back to it.
         macs = self._macs | macs
         self._macs = {cache: macs[cache] for cache in plan.returns if cache in macs}

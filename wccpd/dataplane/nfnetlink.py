@@ -43,7 +43,7 @@ _SMALL: Final = Struct("!i")
 _LARGE: Final = Struct("!Q")
 HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 FAMILY = Struct("!BBH")  # nfgenmsg: family, version, resource
-_ATTRIBUTE = Struct("=HH")
+ATTRIBUTE = Struct("=HH")
 _CODE = Struct("=i")
 _RECEIVE_OCTETS: Final = 1 << 18
 _PATIENCE_SECONDS: Final = 5.0
@@ -111,6 +111,27 @@ class NetfilterSocket:
                 if kind == answer:
                     yield data, start + FAMILY.size, end
 
+    def request(self, kind: int, body: bytes) -> None:
+        """Have one thing done that is no nftables transaction.
+
+        Args:
+            kind: Type of the request.
+            body: The request behind its header.
+
+        Raises:
+            KernelError: The kernel refused, or did not answer in time.
+        """
+        self._forget_earlier_answers()
+        sequence = self._next_sequence()
+        self._send(HEADER.pack(HEADER.size + len(body), kind, _REQUEST | _ACK, sequence, 0) + body)
+        while True:
+            for answer, _, of, (data, start, _) in self._messages():
+                if answer == _ERROR and of == sequence:
+                    (code,) = _CODE.unpack_from(data, start)
+                    if code:
+                        raise KernelError(self._obj, "change", -code)
+                    return
+
     def commit(self, messages: Iterable[tuple[int, bytes]]) -> None:
         """Commit one nftables transaction, all or nothing.
 
@@ -146,17 +167,16 @@ class NetfilterSocket:
 
     def _forget_earlier_answers(self) -> None:
         """Read what is left of an earlier request: the kernel takes no new one before the end of a dump."""
-        self._socket.setblocking(False)
         try:
+            self._socket.setblocking(False)
             while True:
                 self._socket.recv(_RECEIVE_OCTETS)
         except BlockingIOError:
-            return
+            pass
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise KernelError(self._obj, "list", error.errno or 0) from error
-        finally:
-            self._socket.settimeout(_PATIENCE_SECONDS)
+        self._socket.settimeout(_PATIENCE_SECONDS)
 
     def _send(self, data: bytes) -> None:
         try:
@@ -186,11 +206,11 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, Piece]]:
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Kind of each attribute, and where its content begins and ends."""
-    while start + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < _ATTRIBUTE.size:
+    while start + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(data, start)
+        if length < ATTRIBUTE.size:
             return
-        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, start + length
+        yield kind & _TYPE_MASK, start + ATTRIBUTE.size, start + length
         start += length + 3 & ~3
 
 
@@ -306,4 +326,4 @@ def _nest(kind: int, payload: bytes) -> bytes:
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)

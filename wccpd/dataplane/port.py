@@ -14,6 +14,7 @@ from wccpd.plan.verdict import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from ipaddress import IPv4Address
 
     from gre.tunnel import GreDevice, ObservedGre
     from wccpd.errors import KernelError
@@ -36,6 +37,8 @@ class Observation:
     """GRE devices of ours by name: tunnels, and what the plane made for caches."""
     slots: Mapping[Path, int] = field(default_factory=dict)
     """The number of each path that is there, also one that an earlier run left."""
+    former: Mapping[int, IPv4Address] = field(default_factory=dict)
+    """Numbers that no path has, each with the cache that flows mean by it (`RedirectPlan.former`)."""
     counters: Counters = field(default_factory=Counters)
     forwards: bool = True
     """net.ipv4.ip_forward: without it the kernel drops whatever is not for the host itself."""
@@ -115,8 +118,8 @@ class DataPlane(Protocol):
         """
         ...
 
-    def live_flows(self) -> Mapping[Path, int]:
-        """How many flows are pinned to each path; those that have none are absent, and so are ended connections.
+    def live_flows(self) -> Mapping[IPv4Address, int]:
+        """How many flows are pinned to each cache that has a path; ended connections do not count.
 
         Raises:
             KernelError: It could not be read.

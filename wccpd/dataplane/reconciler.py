@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wccpd.dataplane.lease import SIGNS_PER_LEASE, LeaseKeeper
 from wccpd.dataplane.port import Applied, Observation, Wish
+from wccpd.dataplane.tally import Tally
 from wccpd.errors import KernelError
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
+from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -88,8 +91,8 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
-        self._slots: dict[Path, int] | None = None
-        self._freed: tuple[int, ...] = ()
+        self._slots: Slots | None = None
+        self._tally = Tally()
         self._refused: frozenset[Path] = frozenset()
         self._wake = asyncio.Event()
         self._keeper = LeaseKeeper(self._renew, lease_seconds)
@@ -167,8 +170,8 @@ class Reconciler:
         """
         return await self._call(lambda plane: plane.watch())
 
-    async def live_flows(self) -> Mapping[Path, int]:
-        """How many flows are pinned to each path.
+    async def live_flows(self) -> Mapping[IPv4Address, int]:
+        """How many flows are pinned to each cache.
 
         Raises:
             KernelError: The kernel does not say.
@@ -177,13 +180,13 @@ class Reconciler:
 
     async def look(self) -> None:
         """Only observe, before there is any wish: what an earlier run left."""
-        await self._in_worker(lambda plane: Round(plane.observe()))
+        await self._in_worker(lambda plane: Round(self._observed(plane)))
 
     async def refresh(self) -> None:
         """Bring `last.observation` up to date for a reader; a kernel that does not answer leaves the old one."""
         with contextlib.suppress(TimeoutError, KernelError):
             async with asyncio.timeout(REFRESH_SECONDS):
-                observation = await self._call(lambda plane: plane.observe())
+                observation = await self._call(self._observed)
                 self.last = replace(self.last, observation=observation, at=time.monotonic())
 
     async def once(self) -> None:
@@ -204,7 +207,7 @@ class Reconciler:
     async def leave(self) -> None:
         """The same, but services whose mode is not open go on refusing what no cache takes."""
         # A run that brought nothing to the kernel must not open what an earlier one left closed.
-        kept = self.plan or redirect_plan(self._read_view(), self._policy, {})
+        kept = self.plan or redirect_plan(self._read_view(), self._policy, Slots())
         await self._in_worker(lambda plane: self._removed(plane, kept))
 
     async def close(self) -> None:
@@ -234,8 +237,12 @@ class Reconciler:
 
     def _round(self, plane: DataPlane, view: RouterView) -> Round:
         if self._slots is None:
-            self._slots = dict(plane.observe().slots)
-        self._allocate(wanted_paths(view))
+            left = self._observed(plane)
+            self._slots = Slots(left.slots, left.former)
+        before, self._slots = self._slots, allocate_slots(self._slots, wanted_paths(view))
+        if before.paths.keys() - self._slots.paths.keys():
+            self._observed(plane)  # for the last time with what these paths have counted
+        surplus = tuple(map(_no_slot, self._slots.surplus))
         plan = redirect_plan(
             view,
             self._policy,
@@ -246,19 +253,20 @@ class Reconciler:
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
         self.plan, self._refused = plan, applied.refused
-        observation = plane.observe()
+        observation = self._observed(plane)
         if not observation.leased:
             self._keeper.lost()
-        return Round(observation, applied, applied.faults)
+        return Round(observation, applied, (*applied.faults, *surplus))
 
-    def _allocate(self, wanted: frozenset[Path]) -> None:
-        """Slots for the wanted paths; those freed are used again as late as possible."""
-        assert self._slots is not None
-        leaving = sorted(slot for path, slot in self._slots.items() if path not in wanted)
-        freed = (*self._freed, *leaving)
-        self._slots = allocate_slots(self._slots, wanted, freed)
-        taken = set(self._slots.values())
-        self._freed = tuple(slot for slot in freed if slot not in taken)
+    def _removed(self, plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
+        self._keeper.join()
+        applied = plane.remove(keep_closed)
+        return Round(self._observed(plane), applied, applied.faults)
+
+    def _observed(self, plane: DataPlane) -> Observation:
+        """What is there, with counts that do not fall when a cache leaves."""
+        seen = plane.observe()
+        return replace(seen, counters=self._tally.of(seen.counters))
 
     def _opened(self) -> DataPlane:
         self._keeper.worker_lives()
@@ -272,12 +280,12 @@ class Reconciler:
         if self._plane is not None:
             self._plane.renew_lease(seconds)
 
-    def _removed(self, plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
-        self._keeper.join()
-        applied = plane.remove(keep_closed)
-        return Round(plane.observe(), applied, applied.faults)
-
     def _closed(self, plane: DataPlane) -> None:
         self._keeper.stop()
         self._keeper.join()
         plane.close()
+
+
+def _no_slot(path: Path) -> KernelError:
+    detail = f"a packet mark has room for {MAX_SLOT} paths, and all are in use"
+    return KernelError(f"path to {path.cache}", "number", errno.ENOSPC, detail)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.plan.layers import EVERYTHING, Box, acl_box, layered_boxes
 from wccpd.plan.model import NftMap, NftRule
-from wccpd.plan.redirect import Action
+from wccpd.plan.redirect import EVERY_PORT, Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +46,18 @@ class AclObjects:
     maps: tuple[NftMap, ...]
     counters: tuple[LineCounter | None, ...]
     """By line; None for a line that can match no packet of the service, or repeats an earlier one."""
+    looks_at_ports: bool
 
 
 @lru_cache(maxsize=512)  # asked several times in each round; a list is as the configuration has it
 def acl_objects(
-    service: str, match: PacketMatch, lines: tuple[AclLine, ...], permitted: str, denied: str
+    service: str,
+    match: PacketMatch,
+    lines: tuple[AclLine, ...],
+    permitted: str,
+    denied: str,
+    *,
+    portless: bool = False,
 ) -> AclObjects:
     """Compile a redirect list.
 
@@ -60,7 +67,9 @@ def acl_objects(
         lines: In order.
         permitted: The chain for permitted packets.
         denied: The chain for denied ones; also for those that no line matches.
+        portless: For packets whose ports cannot be read, and so count as 0.
     """
+    prefix = f"acl-{service}-portless" if portless else f"acl-{service}"
     rules: list[NftRule] = []
     maps: list[NftMap] = []
     counters: list[LineCounter | None] = [None] * len(lines)
@@ -68,13 +77,15 @@ def acl_objects(
     items = []
     for number, line in enumerate(lines):
         box = _within(match, acl_box(line))
+        if portless:
+            box = _of_portless(box)
         if box is not None and box not in seen:
             seen.add(box)
             items.append((number, box, permitted if line.action is Action.PERMIT else denied))
     for depth, layer in enumerate(layered_boxes(items, lambda item: item[1])):
         if len(layer) == 1:
             ((number, box, target),) = layer
-            counter = f"acl-{service}-{_digest(box)}"
+            counter = f"{prefix}-{_digest(box)}"
             counters[number] = LineCounter(counter=counter)
             rules.append(
                 NftRule(_condition(box) + f"counter name {counter} goto {target}", _words(lines[number]))
@@ -83,7 +94,7 @@ def acl_objects(
         fields = _key_fields([box for _, box, _ in layer])
         exact = all(box[field][0] == box[field][1] for _, box, _ in layer for field in fields)
         # The name says the key's form: a map cannot change its form in place.
-        name = f"acl-{service}-{depth}-{''.join(map(str, fields))}{'' if exact else 'r'}"
+        name = f"{prefix}-{depth}-{''.join(map(str, fields))}{'' if exact else 'r'}"
         keys = {number: _key(box, fields) for number, box, _ in layer}
         for number, key in keys.items():
             counters[number] = LineCounter(map=name, key=key)
@@ -98,7 +109,10 @@ def acl_objects(
         )
         rules.append(NftRule(f"{expression} vmap @{name}", f"{len(layer)} lines of the redirect list"))
     rules.append(NftRule(f"goto {denied}", "no line matches"))
-    return AclObjects(tuple(rules), tuple(maps), tuple(counters))
+    looks_at_ports = any(
+        (box.source_ports, box.destination_ports) != (EVERY_PORT, EVERY_PORT) for _, box, _ in items
+    )
+    return AclObjects(tuple(rules), tuple(maps), tuple(counters), looks_at_ports)
 
 
 def _within(match: PacketMatch, box: Box) -> Box | None:
@@ -108,6 +122,13 @@ def _within(match: PacketMatch, box: Box) -> Box | None:
     if not box.protocol[0] <= match.protocol <= box.protocol[1]:
         return None
     return box._replace(protocol=EVERYTHING.protocol)
+
+
+def _of_portless(box: Box | None) -> Box | None:
+    """The box for packets whose ports count as 0; None if none of them is in it."""
+    if box is None or box.source_ports[0] or box.destination_ports[0]:
+        return None
+    return box._replace(source_ports=EVERY_PORT, destination_ports=EVERY_PORT)
 
 
 def _key_fields(boxes: Sequence[Box]) -> tuple[int, ...]:

@@ -27,45 +27,17 @@ from wccpd.protocol.assignment import cover
 from wccpd.protocol.view import CacheState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from wccpd.plan.policy import Policy
     from wccpd.plan.redirect import Assignment
+    from wccpd.plan.slots import Slots
     from wccpd.protocol.assignment import Owners
     from wccpd.protocol.view import CacheView, GroupView, OwnedValue, RouterView
     from wccpd.wire.enums import PacketReturnMethod
     from wccpd.wire.masks import Mask
 
 _NOBODY: Mapping[str, Collection[IPv4Address]] = MappingProxyType({})
-MAX_SLOT = 255
-"""A path's number has 8 bits, and 0 means none."""
-
-
-def allocate_slots(
-    previous: Mapping[Path, int], wanted: Iterable[Path], freed: Sequence[int] = ()
-) -> dict[Path, int]:
-    """Give each path a slot: the one it had, else one never used, else the one that has been free for longest.
-
-    A connection stays marked with its slot after the path is gone; the later a slot is used again, the fewer
-    such connections are taken for the new path's.
-
-    Args:
-        previous: The slots in use up to now.
-        wanted: The paths that are needed now.
-        freed: Slots that were in use before, the one freed last at the end.
-
-    Raises:
-        ValueError: There are more than 255 paths; the engine admits 32 caches a group.
-    """
-    ordered = sorted(set(wanted), key=lambda path: (int(path.cache), path.forwarding))
-    slots = {path: previous[path] for path in ordered if path in previous}
-    taken = set(slots.values())
-    rank = {slot: order for order, slot in enumerate(freed, start=1)}
-    free = sorted(set(range(1, MAX_SLOT + 1)) - taken, key=lambda slot: (rank.get(slot, 0), slot))
-    missing = [path for path in ordered if path not in slots]
-    if len(missing) > len(free):
-        raise ValueError(f"more than {MAX_SLOT} paths")
-    return slots | dict(zip(missing, free, strict=False))
 
 
 def wanted_paths(view: RouterView) -> frozenset[Path]:
@@ -78,7 +50,7 @@ def wanted_paths(view: RouterView) -> frozenset[Path]:
 def redirect_plan(
     view: RouterView,
     policy: Policy,
-    slots: Mapping[Path, int],
+    slots: Slots,
     *,
     refused: Collection[Path] = (),
     drained: Collection[IPv4Address] = (),
@@ -89,12 +61,12 @@ def redirect_plan(
     Args:
         view: The engine's picture.
         policy: The operator's decisions.
-        slots: From `allocate_slots`, for `wanted_paths`.
+        slots: From `allocate_slots`, for `wanted_paths`; nobody is sent to one that has none.
         refused: Paths that the kernel refused at the last attempt: planned again, but nobody is sent there.
         drained: Caches that get no new flows.
         failing: Caches that fail the probe, by service: as if they had left it.
     """
-    working = {path: slot for path, slot in slots.items() if path not in refused}
+    working = {path: slot for path, slot in slots.paths.items() if path not in refused}
     policies = {each.key: each for each in policy.services}
     services = (
         _service(
@@ -117,7 +89,12 @@ def redirect_plan(
         services=tuple(services),
         caches=frozenset(cache.address for group in view.groups for cache in group.caches),
         returns={cache: frozenset(methods) for cache, methods in returns.items()},
-        slots=dict(slots),
+        slots=dict(slots.paths),
+        former=dict(slots.former),
+        routers=frozenset(
+            router for group in view.groups for router in group.routers if isinstance(router, IPv4Address)
+        )
+        - {policy.router_id},
         never=policy.never,
         clamp_mss=policy.clamp_mss,
         clear_df=policy.clear_df,

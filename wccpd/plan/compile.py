@@ -18,6 +18,7 @@ from gre.tunnel import redirect_device, redirect_device_name
 from wccpd.plan import names
 from wccpd.plan.counter_names import exempt_name, outcome_name, returned_name
 from wccpd.plan.dispatch import dispatch_objects
+from wccpd.plan.mark_rules import inherit, leave_no_mark, pin_uninspected
 from wccpd.plan.model import (
     LAYOUT,
     DesiredState,
@@ -31,7 +32,7 @@ from wccpd.plan.model import (
 )
 from wccpd.plan.pages import allocate_pages
 from wccpd.plan.redirect import UDP, Mode
-from wccpd.plan.service_chains import ServiceObjects, pin_uninspected
+from wccpd.plan.service_chains import ServiceObjects
 from wccpd.plan.verdict import Exemption, Reason
 from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
 
@@ -42,11 +43,13 @@ if TYPE_CHECKING:
     from gre.tunnel import GreDevice
     from wccpd.plan.acl import LineCounter
     from wccpd.plan.policy import KernelSettings
-    from wccpd.plan.redirect import PacketMatch, Path, RedirectPlan
+    from wccpd.plan.redirect import Path, RedirectPlan
 
 assert KEYED_IPV4_HEADER & 0xFFFF == GRE_PROTOCOL_IPV4
 TCP_AND_IP_HEADER_BYTES = 40
 """Without options: what MSS leaves out (RFC 6691)."""
+_ABOUT_THE_CLIENTS = "ct state related ct direction original"
+"""nft text: an error on its way from client to server."""
 BASE_CHAIN = "type {kind} hook {hook} priority -150; policy accept;"
 """-150 is `mangle`: after connection tracking, before NAT."""
 
@@ -70,8 +73,8 @@ class Compiled:
     """The desired state, and how to read it again."""
 
     state: DesiredState
-    acl_lines: Mapping[str, tuple[LineCounter | None, ...]]
-    """By service: where each line of its redirect list is counted."""
+    acl_lines: Mapping[str, tuple[tuple[LineCounter, ...], ...]]
+    """By service: where each line of its redirect list is counted, the sum of which it is."""
 
 
 def without_paths(plan: RedirectPlan, missing: Collection[Path]) -> RedirectPlan:
@@ -106,7 +109,7 @@ def compile_state(
             routes=tuple(route for route in routes if route is not None),
             nft=table.compile(),
         ),
-        {each.service.name: acl.counters for each in table.services if (acl := each.acl()) is not None},
+        {each.service.name: each.line_counters() for each in table.services if each.service.acl},
     )
 
 
@@ -135,8 +138,12 @@ class _Table:
         self._marks = settings.marks
         pages = allocate_pages(plan.services, settings.services)
         self.services = tuple(
-            ServiceObjects(service, pages, settings.marks, plan.slots) for service in plan.services
+            ServiceObjects(service, pages, settings.marks, plan.slots, plan.meanings)
+            for service in plan.services
         )
+        self._heirs: dict[str, int] = {}
+        for each in self.services:
+            self._heirs |= each.heirs()
         self._dispatch = dispatch_objects(plan.services)
         self._affinity = any(service.affinity for service in plan.services)
         self._takes_gre = any(_redirect_devices(plan, settings))
@@ -160,7 +167,11 @@ class _Table:
             chains=(
                 NftChain(LAYOUT),
                 *self._leaf_chains(),
-                *(chain for service in self.services for chain in service.chains()),
+                *(
+                    chain
+                    for service in self.services
+                    for chain in service.chains(some_inherit=bool(self._heirs))
+                ),
                 *self._entry_chains(),
             ),
         )
@@ -168,17 +179,23 @@ class _Table:
     def _counters(self) -> Iterator[str]:
         for service in self.services:
             yield from map(outcome_name, service.outcomes())
-            acl = service.acl()
-            if acl is not None:
-                yield from (line.counter for line in acl.counters if line is not None and line.counter)
+            for places in service.line_counters():
+                yield from (place.counter for place in places if place.counter)
         yield from map(exempt_name, Exemption)
-        yield from (returned_name(cache) for cache in self._l2_returns())
+        yield from (returned_name(cache) for cache in self._counted_neighbours())
 
-    def _l2_returns(self) -> tuple[IPv4Address, ...]:
-        """Caches whose frames are known by their source MAC: they return by L2 (2.01, 3.13.3) or get L2 (3.12.2)."""
-        returns = {cache for cache, methods in self._plan.returns.items() if PacketReturnMethod.L2 in methods}
-        sent = {path.cache for path in self._plan.slots if path.forwarding is ForwardingMethod.L2}
-        return tuple(sorted((cache for cache in returns | sent if cache in self._facts.macs), key=int))
+    def _neighbours(self) -> dict[IPv4Address, str]:
+        """Usable caches behind an ingress device, with that and their MAC: elsewhere no packet is looked at."""
+        return {
+            cache: " . ".join(self._facts.macs[cache])
+            for cache in sorted(self._plan.returns, key=int)
+            if cache in self._facts.macs and self._facts.macs[cache][0] in self._plan.ingress
+        }
+
+    def _counted_neighbours(self) -> dict[IPv4Address, str]:
+        """Those whose frames count as returned."""
+        known = self._neighbours()
+        return {cache: frame for cache, frame in known.items() if self._plan.counts_frames_of(cache)}
 
     def _sets(self) -> Iterator[NftSet]:
         yield NftSet(names.CACHES, "type ipv4_addr;", frozenset(map(str, self._plan.caches)))
@@ -186,8 +203,9 @@ class _Table:
         yield NftSet(names.SPOKES, "type ifname;", frozenset(self._plan.ingress))
         live = {key for service in self.services for key in service.path_keys()}
         yield NftSet(names.LIVE, "typeof ct mark;", frozenset(live))
-        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
-        yield NftSet(names.CACHE_MACS, "type ifname . ether_addr;", frozenset(frames.values()))
+        yield NftSet(names.ROUTERS, "type ipv4_addr;", frozenset(map(str, self._plan.routers)))
+        frames = frozenset(self._neighbours().values())
+        yield NftSet(names.CACHE_MACS, "type ifname . ether_addr;", frames)
 
     def _common_maps(self) -> Iterator[NftMap]:
         yield NftMap(names.LEASE, "type ifname : verdict; flags timeout;", None)
@@ -201,6 +219,16 @@ class _Table:
             for service in self.services
             for key, cache in service.path_keys().items()
         }
+        yield NftMap(
+            names.SLOTS,
+            "type mark : ipv4_addr;",
+            {str(slot): str(cache) for slot, cache in self._plan.meanings.items()},
+        )
+        yield NftMap(
+            names.HEIRS,
+            "typeof ct mark : verdict;",
+            {key: f"jump {names.heir(slot)}" for key, slot in self._heirs.items()},
+        )
         yield NftMap(
             names.REDIRECTED,
             "type mark : counter;",
@@ -228,11 +256,10 @@ class _Table:
             headers |= each.headers()
         yield NftMap(names.HEADERS, "typeof meta mark : @th,32,32;", headers)
         yield NftMap(names.MSS, "typeof ct mark : tcp option maxseg size;", self._mss())
-        frames = {cache: " . ".join(self._facts.macs[cache]) for cache in self._l2_returns()}
         yield NftMap(
             names.RETURNED,
             "type ifname . ether_addr : counter;",
-            {frame: returned_name(cache) for cache, frame in frames.items()},
+            {frame: returned_name(cache) for cache, frame in self._counted_neighbours().items()},
         )
 
     def _mss(self) -> dict[str, str]:
@@ -269,6 +296,10 @@ class _Table:
             )
         else:
             yield NftChain(names.REASSEMBLE, rules=(self._reassembly(),))
+        for slot in sorted(set(self._heirs.values())):
+            others = 0xFFFFFFFF ^ marks.slot_mask
+            text = f"ct mark set ct mark & {others:#x} | {marks.mark(slot=slot):#x}"
+            yield NftChain(names.heir(slot), rules=(NftRule(text, "the path that its cache has now"),))
         yield NftChain(names.EXEMPT, rules=tuple(self._exemptions()))
         if self._affinity:
             yield NftChain(
@@ -292,7 +323,9 @@ class _Table:
 
     def _exemptions(self) -> Iterator[NftRule]:
         def rule(condition: str, exemption: Exemption, words: str) -> NftRule:
-            return NftRule(f"{condition} counter name {exempt_name(exemption)} accept", words)
+            return NftRule(f"{condition} counter name {exempt_name(exemption)} {unseen} accept", words)
+
+        unseen = leave_no_mark(self._marks)
 
         yield rule(
             "fib daddr type != unicast", Exemption.NOT_UNICAST, "to the router, broadcast or multicast"
@@ -303,8 +336,9 @@ class _Table:
                 Exemption.FROM_CACHE,
                 "from a cache, and from where it is",
             )
-        if self._l2_returns():
+        if self._counted_neighbours():
             yield NftRule(f"counter name iifname . ether saddr map @{names.RETURNED}", "returned by L2")
+        if self._neighbours():
             yield rule(
                 f"iifname . ether saddr @{names.CACHE_MACS}", Exemption.FROM_CACHE, "in a frame of a cache"
             )
@@ -313,8 +347,19 @@ class _Table:
         if self._plan.never:
             yield rule(f"ip daddr @{names.NEVER}", Exemption.NEVER, "redirect.never")
         yield rule("ip ttl < 2", Exemption.NO_HOP_LEFT, "no hop left")
-        if any(_takes_wccp(service.match) for service in self._plan.services):
-            yield rule(f"meta l4proto {UDP} th dport {WCCP_PORT}", Exemption.WCCP, "WCCP of others")
+        if self._plan.routers and any(
+            service.match.protocol in {None, UDP} for service in self._plan.services
+        ):
+            yield rule(
+                f"meta l4proto {UDP} th dport {WCCP_PORT} ip daddr @{names.ROUTERS}",
+                Exemption.WCCP,
+                "WCCP to another router",
+            )
+            yield rule(
+                f"meta l4proto {UDP} th sport {WCCP_PORT} ip saddr @{names.ROUTERS} fib saddr . iif oif exists",
+                Exemption.WCCP,
+                "WCCP of another router, and from where it is",
+            )
 
     # -- chains that hooks lead to -------------------------------------------------------------------
 
@@ -338,7 +383,8 @@ class _Table:
                 NftRule(
                     f"meta mark set {foreign} | {marks.lapsed:#x}", "no lease: every service is in its mode"
                 ),
-                NftRule(f"goto {names.CLASSIFY}", "which service?"),
+                NftRule(f"jump {names.CLASSIFY}", "which service?"),
+                NftRule(leave_no_mark(marks), "no service took it"),
             ),
         )
         yield NftChain(
@@ -364,8 +410,8 @@ class _Table:
         if letting:
             marks = self._marks
             ours = f"meta mark & {marks.mask:#x}"
-            yield NftRule(f"{ours} != {marks.fallen:#x} accept", "no service took it")
-            yield NftRule(f"meta mark set meta mark & {marks.foreign_mask:#x}", "not to be seen outside")
+            yield NftRule(f"{ours} != {marks.fallen:#x} return", "no service took it")
+            yield NftRule(leave_no_mark(marks), "not to be seen outside")
             yield pin_uninspected(marks, letting[-1].page)
 
     def _forgeries(self) -> Iterator[NftRule]:
@@ -379,6 +425,7 @@ class _Table:
     def _errors(self) -> Iterator[NftRule]:
         """ICMP errors about what a cache sent go to the cache: path MTU discovery works through the redirect."""
         if self._affinity:
+            yield from self._inherited_errors()
             yield NftRule(
                 f"ip protocol icmp meta mark & {self._marks.mask:#x} == 0 {self._related()} goto {names.ERRORS}",
                 "ICMP about what a cache sent",
@@ -387,14 +434,19 @@ class _Table:
     def _output(self) -> Iterator[NftRule]:
         """The same for errors that this host reports itself, e.g. "fragmentation needed" (RFC 1191)."""
         if self._affinity:
+            yield from self._inherited_errors()
             yield NftRule(
                 f"ip protocol icmp {self._related()} meta mark & {self._marks.foreign_mask:#x} == 0 "
                 f"meta mark set ct mark & {self._marks.mask:#x}",
                 "our own ICMP about what a cache sent",
             )
 
+    def _inherited_errors(self) -> Iterator[NftRule]:
+        if self._heirs:
+            yield inherit(self._marks, f"ip protocol icmp {_ABOUT_THE_CLIENTS} ")
+
     def _related(self) -> str:
-        return f"ct state related ct direction original ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
+        return f"{_ABOUT_THE_CLIENTS} ct mark & {self._marks.path_mask:#x} @{names.LIVE}"
 
     def _strays(self) -> Iterator[NftRule]:
         """Packets of services that are not open whose path is gone: a device that goes down takes its route along."""
@@ -451,12 +503,6 @@ class _Table:
             f"@th,32,32 set meta mark & {marks.header_mask:#x} map @{names.HEADERS}",
             "the GRE key becomes the WCCP redirect header",
         )
-
-
-def _takes_wccp(match: PacketMatch) -> bool:
-    """Whether a service could take WCCP's own messages."""
-    takes_udp = match.protocol in {None, UDP}
-    return takes_udp and (not match.ports or match.source_ports or WCCP_PORT in match.ports)
 
 
 def _networks(networks: Iterable[IPv4Network]) -> frozenset[str]:

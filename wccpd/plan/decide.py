@@ -4,7 +4,8 @@
 
 **What is looked at.** IPv4 packets that come in by a device of `plan.ingress`; all others are routed as if there
 were no redirect. The kernel reassembles fragments before we look, so there are no later fragments. A packet that is
-neither TCP nor UDP has no ports, which counts as ports 0.
+neither TCP nor UDP, or that ends before its ports, has none, which counts as ports 0. One that ends within its
+transport header belongs to no flow.
 
 **Services** are asked in the plan's order. The first whose match takes the packet decides. Only if that service has
 `fallthrough`, and would forward the packet because its list denies it, because nobody owns it in mode open, or
@@ -15,7 +16,10 @@ forwarded as the last that took it said. Each service that let it through has co
 kernel's routing. They are looked at only for packets that some service takes, in the order of `Exemption`. A packet
 is *from* a cache if its source is that of a known cache and the route back leads out of the device it came in by,
 so that no spoke gets past inspection under a cache's address; or if its frame came from the hardware address of a
-usable cache that returns packets by L2 or is sent them so (2.01, 3.12.2 and 3.13.3).
+usable cache. For L2 that is the draft's own rule (2.01, 3.12.2 and 3.13.3); a cache that is sent GRE, but asks servers
+under its clients' addresses, would else be sent its own packets. WCCP passes to port 2048 of a known router, and from
+port 2048 of one that is where it comes from, so that a cache can join another router through this one; nobody else's
+port 2048 is anything special. Between a router and a known cache the cache's address exempts it.
 
 **Redirect list.** The first line that matches decides; what none matches is denied. A denied packet is forwarded
 whatever the mode.
@@ -25,16 +29,17 @@ through to other services then, since theirs has run out too.
 
 **Affinity** (where the service has it). A flow is pinned by what happened to its first packet:
 
-- to a path. While the service that pinned it has that path, the flow goes there, whatever the buckets say. If the
-  cache has a path in the service that takes this packet, that one is used, with this service's header and counter:
-  of a pair of services, each sees one direction of the same connection. Else the packet is labelled and counted as
-  the service's that pinned the flow.
-- to a path that is lost: with `LostFlows.RESET` a TCP packet is rejected (`Reason.LOST`). Else it is as a new flow.
+- to a cache. While the service that pinned it has a path to that cache, the flow goes there, by whatever method it
+  is reached now and whatever the buckets say. If the cache has a path in the service that takes this packet, that one
+  is used, with this service's header and counter: of a pair of services, each sees one direction of the same
+  connection. Else the packet is labelled and counted as the service's that pinned the flow.
+- to a cache that the service has lost: with `LostFlows.RESET` a TCP packet is rejected (`Reason.LOST`). Else it is
+  as a new flow.
 - as forwarded: a TCP connection that was not pinned when a service in mode open had it forwarded, as unassigned or
   denied, and no service further down wanted it. While that service and the one that takes the packet are in mode
   open, it stays forwarded (`Reason.ESTABLISHED`), since redirecting it now would break it.
 
-An ICMP error about a flow that is pinned to a path, on its way from client to server, goes along that path as long as
+An ICMP error about a flow that is pinned to a cache, on its way from client to server, goes there too as long as
 the lease is running, without exemptions, match or list, so that path MTU discovery of the proxy works. Any other ICMP
 error is an ordinary packet, and none ever pins.
 
@@ -68,7 +73,7 @@ from wccpd.plan.redirect import (
     Path,
 )
 from wccpd.plan.verdict import Exemption, Outcome, Reason, Verdict
-from wccpd.wire.enums import WCCP_PORT, ForwardingMethod, PacketReturnMethod
+from wccpd.wire.enums import WCCP_PORT, ForwardingMethod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +88,12 @@ if TYPE_CHECKING:
         RedirectPlan,
         ServicePlan,
     )
+
+ICMP = 1
+PORTS_OCTETS = 4
+"""Both ports, with which TCP and UDP headers begin."""
+_TRANSPORT_HEADER_OCTETS = {TCP: 20, UDP: 8, ICMP: 8}
+"""Without options; connection tracking has no flow for a packet that ends within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +116,29 @@ class Packet:
     """The cache whose hardware address its frame came from, if any."""
     icmp_error: bool = False
     """It is an ICMP error about the connection whose pin is given, in the direction from client to server."""
+    transport_octets: int | None = None
+    """Behind the IP header there are only so many; None: everything that should be."""
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether there are ports to be read."""
+        there = self.transport_octets is None or self.transport_octets >= PORTS_OCTETS
+        return there and self.protocol in PORT_PROTOCOLS
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether it is of a flow: its transport header is whole."""
+        there = self.transport_octets
+        return there is None or there >= _TRANSPORT_HEADER_OCTETS.get(self.protocol, 0)
 
     @property
     def fields(self) -> FlowFields:
         """What hashes and masks see."""
-        has_ports = self.protocol in PORT_PROTOCOLS
         return FlowFields(
             int(self.source),
             int(self.destination),
-            self.source_port if has_ports else 0,
-            self.destination_port if has_ports else 0,
+            self.source_port if self.has_ports else 0,
+            self.destination_port if self.has_ports else 0,
         )
 
 
@@ -124,7 +148,7 @@ class Pin:
 
     service: str
     """The service that pinned it."""
-    path: Path | None = None
+    cache: IPv4Address | None = None
     """None: it was forwarded."""
     bucket: int = 0
     """The primary bucket that it was in; 0 with masks."""
@@ -253,7 +277,7 @@ def decide(
     """
     if packet.device not in plan.ingress:
         return Decision(pin=pinned)
-    case = _Case(plan, packet, hash_function, leased, pinned)
+    case = _Case(plan, packet, hash_function, leased, pinned if packet.has_flow else None)
     asked = tuple(case.ask_about_error() or case.ask_in_turn())
     said = Decision(asked).said
     return Decision(asked, case.new_pin(said) if said else pinned)
@@ -269,8 +293,7 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
         case Exemption.NOT_UNICAST:
             return not packet.unicast or packet.destination.is_multicast
         case Exemption.FROM_CACHE:
-            straight = packet.reverse_device in {None, packet.device}
-            return (packet.source in plan.caches and straight) or _is_from_neighbour(plan, packet.sender)
+            return (packet.source in plan.caches and _is_straight(packet)) or packet.sender in plan.returns
         case Exemption.TO_CACHE:
             return packet.destination in plan.caches
         case Exemption.NEVER:
@@ -278,14 +301,14 @@ def _is_exempt(kind: Exemption, plan: RedirectPlan, packet: Packet) -> bool:
         case Exemption.NO_HOP_LEFT:
             return packet.ttl <= 1
         case Exemption.WCCP:
-            return packet.protocol == UDP and packet.destination_port == WCCP_PORT
+            to_router = packet.destination in plan.routers and packet.fields.destination_port == WCCP_PORT
+            from_router = packet.source in plan.routers and packet.fields.source_port == WCCP_PORT
+            return packet.protocol == UDP and (to_router or (from_router and _is_straight(packet)))
 
 
-def _is_from_neighbour(plan: RedirectPlan, sender: IPv4Address | None) -> bool:
-    """Whether frames of a cache are known by its hardware address."""
-    if sender is None or sender not in plan.returns:
-        return False
-    return PacketReturnMethod.L2 in plan.returns[sender] or Path(sender, ForwardingMethod.L2) in plan.slots
+def _is_straight(packet: Packet) -> bool:
+    """Whether the route back to its source leads out of the device that it came in by."""
+    return packet.reverse_device in {None, packet.device}
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,13 +336,13 @@ class _Case:
     def ask_about_error(self) -> tuple[Asked, ...]:
         """Where an ICMP error about a pinned flow goes; empty if the packet is no such error."""
         pin = self.pinned
-        if not self.packet.icmp_error or not self.leased or pin is None or pin.path is None:
+        if not self.packet.icmp_error or not self.leased or pin is None or pin.cache is None:
             return ()
-        carrier = self._service_with(pin.service, pin.path)
+        carrier = self._service_with(pin.service, pin.cache)
         if carrier is None:
             return ()
         return tuple(
-            self._redirected(service, pin.path, None, pin)
+            self._redirected(service, service.paths[pin.cache], None, pin)
             if service is carrier
             else Asked(service.name, Missed.NOT_ASKED)
             for service in self.plan.services
@@ -329,10 +352,11 @@ class _Case:
         """What the flow is held to after `said` was done."""
         service = next(each for each in self.plan.services if each.name == said.service)
         outcome = said.outcome
-        if outcome is None or not service.affinity or self.packet.icmp_error:
+        has_flow = self.packet.has_flow and not self.packet.icmp_error
+        if outcome is None or not service.affinity or not has_flow:
             return self.pinned
         if said.lookup is not None and said.path is not None:
-            return Pin(service.name, said.path, *_buckets(said.lookup))
+            return Pin(service.name, said.path.cache, *_buckets(said.lookup))
         goes_on = service.mode is Mode.OPEN and outcome.reason in {Reason.UNASSIGNED, Reason.DENIED}
         if goes_on and self.pinned is None and self.packet.protocol == TCP:
             return Pin(service.name)
@@ -365,18 +389,18 @@ class _Case:
         pin, is_tcp = self.pinned, self.packet.protocol == TCP
         if pin is None or self.packet.icmp_error:
             return None
-        if pin.path is None:
+        if pin.cache is None:
             if service.mode is Mode.OPEN and self._is_open(pin.service):
                 return self._not_redirected(service, Verdict.FORWARDED, Reason.ESTABLISHED, line)
             return None
-        carrier = self._service_with(pin.service, pin.path)
+        carrier = self._service_with(pin.service, pin.cache)
         if carrier is None:
             if is_tcp and service.lost_flows is LostFlows.RESET:
                 return self._not_redirected(service, Verdict.REJECTED, Reason.LOST, line)
             return None
-        if carrier is not service and pin.path.cache in service.paths:
-            return self._redirected(service, service.paths[pin.path.cache], line, Pin(service.name))
-        return replace(self._redirected(carrier, pin.path, line, pin), service=service.name)
+        if carrier is not service and pin.cache in service.paths:
+            return self._redirected(service, service.paths[pin.cache], line, Pin(service.name))
+        return replace(self._redirected(carrier, carrier.paths[pin.cache], line, pin), service=service.name)
 
     def _ask_assignment(self, service: ServicePlan, line: int | None) -> Asked:
         """A new flow."""
@@ -391,11 +415,9 @@ class _Case:
             return self._not_redirected(service, verdict, Reason.UNASSIGNED, line, lookup)
         return self._redirected(service, path, line, lookup)
 
-    def _service_with(self, name: str, path: Path) -> ServicePlan | None:
-        """The service of that name, if it has the path."""
-        return next(
-            (each for each in self.plan.services if each.name == name and path in each.paths.values()), None
-        )
+    def _service_with(self, name: str, cache: IPv4Address) -> ServicePlan | None:
+        """The service of that name, if it has a path to the cache."""
+        return next((each for each in self.plan.services if each.name == name and cache in each.paths), None)
 
     def _is_open(self, name: str) -> bool:
         return any(each.name == name and each.mode is Mode.OPEN for each in self.plan.services)
@@ -480,7 +502,7 @@ def _first_line(acl: tuple[AclLine, ...], packet: Packet) -> int | None:
 
 def _look_up_bucket(assignment: HashAssignment, packet: Packet, hash_function: HashFunction) -> HashLookup:
     def bucket_by(fields: HashFields) -> int:
-        if packet.protocol not in PORT_PROTOCOLS:
+        if not packet.has_ports:
             fields = fields._replace(source_port=False, destination_port=False)
         return hash_function(fields, packet.fields)
 

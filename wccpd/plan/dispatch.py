@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from wccpd.plan.redirect import PacketMatch, ServicePlan
 
+HAS_PORTS = "th dport >= 0"
+"""nft text, true of a packet whose ports are there: a rule that cannot read what it asks for is passed over."""
 _KEYS = {
     "destination": "meta l4proto . th dport",
     "source": "meta l4proto . th sport",
@@ -45,7 +47,8 @@ def dispatch_objects(services: Sequence[ServicePlan]) -> DispatchObjects:
             if elements:
                 name = names.dispatch(depth, side)
                 maps.append(NftMap(name, f"typeof {expression} : verdict;", elements))
-                rules.append(NftRule(f"{expression} vmap @{name}", f"by {side}"))
+                guard = f"{HAS_PORTS} " if side == "source" else ""
+                rules.append(NftRule(f"{guard}{expression} vmap @{name}", f"by {side}"))
         rules += [
             NftRule(_verdict(service), f"every protocol: service {service.name}")
             for service in layer

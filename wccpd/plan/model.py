@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LAYOUT_PREFIX = "layout-"
 """An empty chain with such a name says that a table is ours; nft 1.0.6 does not list a table's comment."""
-LAYOUT = "layout-2"
+LAYOUT = "layout-3"
 """Changes when a set or map is declared differently: a table of another layout is replaced whole."""
 
 

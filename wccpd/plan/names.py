@@ -26,12 +26,17 @@ COUNT = "count"
 """Chain: count a marked packet and let it go its way."""
 CACHES = "caches"
 CACHE_MACS = "cache-macs"
-"""Set: device and MAC of caches whose frames are known by their source."""
+"""Set: ingress device and MAC of the caches behind it."""
 RETURNED = "returned"
-"""Map: the same to the counter."""
+"""Map: the same to the counter, of caches whose frames count as returned."""
 NEVER = "never"
+ROUTERS = "routers"
 LIVE = "live"
 """Set: pages and slots of all paths that are there."""
+SLOTS = "slots"
+"""Map: slot to the cache that it means, also of paths that are gone; read by the next run, met by no packet."""
+HEIRS = "heirs"
+"""Map: page and former slot to the chain that puts the slot of the present path into the connection mark."""
 PATHS = "paths"
 """Map: page and slot to the chain that marks for that path by constants."""
 PINS = "pins"
@@ -49,6 +54,16 @@ SPOKES = "spokes"
 def service(name: str) -> str:
     """Chain of a service: exemptions and redirect list."""
     return f"service-{name}"
+
+
+def listed(name: str) -> str:
+    """Chain: the redirect list for packets that have ports."""
+    return f"listed-{name}"
+
+
+def ported(chain: str) -> str:
+    """Chain: what another one decides, for packets that have ports."""
+    return f"{chain}-ported"
 
 
 def permitted(name: str) -> str:
@@ -94,6 +109,11 @@ def turn(name: str, cache: IPv4Address) -> str:
 def pin(name: str, cache: IPv4Address) -> str:
     """Chain: write the connection mark by constants."""
     return f"pin-{name}-{cache}"
+
+
+def heir(slot: int) -> str:
+    """Chain: a flow whose cache has another slot now gets it."""
+    return f"heir-{slot}"
 
 
 def buckets(name: str) -> str:

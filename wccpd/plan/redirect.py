@@ -12,10 +12,11 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
+from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
 TCP = 6
 UDP = 17
@@ -181,9 +182,26 @@ class RedirectPlan:
     """Usable caches, each with the ways in which it may return packets."""
     slots: Mapping[Path, int] = field(default_factory=dict)
     """A number, 1 to 255, for each working path; a path keeps it as long as it is there."""
+    former: Mapping[int, IPv4Address] = field(default_factory=dict)
+    """Numbers that no path has now, each with the cache that it means: flows may still be pinned by it."""
+    routers: frozenset[IPv4Address] = frozenset()
+    """Other routers that usable caches report; what they speak by WCCP is never redirected."""
     never: tuple[IPv4Network, ...] = ()
     """Destinations that are never redirected."""
     clamp_mss: bool = True
     """Lower the MSS of redirected TCP connections, both ways, to what fits through the redirect."""
     clear_df: bool = False
     """Let redirected packets that are too big be fragmented, whatever their DF bit says."""
+
+    def counts_frames_of(self, cache: IPv4Address) -> bool:
+        """Whether frames from a usable cache's hardware address count as returned: it does so, or is sent L2.
+
+        The drafts say so in 2.01, 3.12.2 and 3.13.3.
+        """
+        methods = self.returns.get(cache, frozenset())
+        return PacketReturnMethod.L2 in methods or Path(cache, ForwardingMethod.L2) in self.slots
+
+    @property
+    def meanings(self) -> dict[int, IPv4Address]:
+        """The cache that each number means, be it one of a path or a former one."""
+        return {**self.former, **{slot: path.cache for path, slot in self.slots.items()}}

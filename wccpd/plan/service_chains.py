@@ -1,6 +1,7 @@
 """The nft chains of one service: from a packet that the service takes to a mark, or to the service's mode.
 
-    service-S      exemptions, then the redirect list: -> permitted-S or denied-S
+    service-S      exemptions, then the redirect list (listed-S where it looks at ports that a packet may lack):
+                   -> permitted-S or denied-S
     permitted-S    lease, pinned flows, then the assignment: buckets or values -> chosen-S, else unassigned-S
     chosen-S       pin the connection to the path -> count
     to-S-CACHE     mark by constants: where a map's mark would destroy foreign bits, and for values of masks
@@ -13,14 +14,26 @@ constants. Such a packet's redirect header shows bucket 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gre.header import redirect_header
 from wccpd.plan import names
-from wccpd.plan.acl import AclObjects, acl_objects
+from wccpd.plan.acl import acl_objects
 from wccpd.plan.counter_names import outcome_name
-from wccpd.plan.hashes import HASH_SEED
+from wccpd.plan.dispatch import HAS_PORTS
+from wccpd.plan.expressions import (
+    EXPRESSIONS,
+    bucket_expression,
+    form_name,
+    mask_form,
+    mask_has_ports,
+    masked,
+    matching,
+    number_text,
+    without_ports,
+)
+from wccpd.plan.mark_rules import inherit, leave_no_mark, pin_uninspected
 from wccpd.plan.model import NftChain, NftMap, NftRule
 from wccpd.plan.redirect import (
     PORT_PROTOCOLS,
@@ -35,16 +48,13 @@ from wccpd.plan.verdict import Outcome, Reason, Verdict
 from wccpd.wire.enums import BUCKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from ipaddress import IPv4Address
 
+    from wccpd.plan.acl import AclObjects, LineCounter
     from wccpd.plan.marks import MarkLayout
     from wccpd.plan.pages import Pages
-    from wccpd.plan.redirect import MaskFields, MaskSet, Path, ServicePlan
-
-_EXPRESSIONS = ("ip saddr", "ip daddr", "th sport", "th dport")
-"""Of HashFields and MaskFields, in their order."""
-_WITH_PORTS = "meta l4proto { 6, 17 } "
-_WITHOUT_PORTS = "meta l4proto != { 6, 17 } "
+    from wccpd.plan.redirect import MaskSet, Path, ServicePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,8 @@ class ServiceObjects:
     pages: Pages
     marks: MarkLayout
     slots: Mapping[Path, int]
+    meanings: Mapping[int, IPv4Address]
+    """See `RedirectPlan.meanings`."""
 
     # -- paths ---------------------------------------------------------------------------------------
 
@@ -83,6 +95,16 @@ class ServiceObjects:
             for page in self.pages.all_of(self.service.name)
         }
 
+    def heirs(self) -> dict[str, int]:
+        """Page and slot in connection marks that mean a cache by another slot than its present one here."""
+        present = {cache: self.slot(cache) for cache in self.caches()}
+        return {
+            str(self.marks.mark(page=page, slot=slot)): present[cache]
+            for slot, cache in sorted(self.meanings.items())
+            if cache in present and slot != present[cache]
+            for page in self.pages.all_of(self.service.name)
+        }
+
     @property
     def begins_uninspected(self) -> bool:
         """Whether a TCP connection that the service forwards is pinned to that."""
@@ -90,14 +112,28 @@ class ServiceObjects:
 
     # -- objects -------------------------------------------------------------------------------------
 
-    def acl(self) -> AclObjects | None:
-        """The redirect list, if there is one."""
+    def lists(self) -> tuple[AclObjects, ...]:
+        """The redirect list, if there is one, and before it that for packets without the ports it looks at."""
         if not self.service.acl:
-            return None
+            return ()
         name = self.service.name
-        return acl_objects(
-            name, self.service.match, self.service.acl, names.permitted(name), names.denied(name)
+        of_all, of_portless = (
+            acl_objects(
+                name,
+                self.service.match,
+                self.service.acl,
+                names.permitted(name),
+                names.denied(name),
+                portless=portless,
+            )
+            for portless in (False, True)
         )
+        return (of_portless, of_all) if self._may_lack_ports and of_all.looks_at_ports else (of_all,)
+
+    def line_counters(self) -> tuple[tuple[LineCounter, ...], ...]:
+        """By line of the redirect list: where its packets are counted."""
+        counted = zip(*(each.counters for each in self.lists()), strict=True)
+        return tuple(tuple(place for place in places if place is not None) for places in counted)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Everything that is counted for this service, lines of the redirect list aside."""
@@ -130,25 +166,29 @@ class ServiceObjects:
     def maps(self, others: tuple[ServiceObjects, ...]) -> Iterator[NftMap]:
         """All maps of the service; `others` are all services, this one included."""
         name = self.service.name
-        acl = self.acl()
-        if acl is not None:
-            yield from acl.maps
+        for each in self.lists():
+            yield from each.maps
         if self.service.affinity:
             yield NftMap(names.pinned(name), "typeof ct mark : verdict;", self._pinned(others))
             turns = {
-                str(self.marks.mark(slot=self.slot(cache))): f"goto {names.turn(name, cache)}"
-                for cache in self.caches()
+                str(self.marks.mark(slot=slot)): f"goto {names.turn(name, cache)}"
+                for slot, cache in sorted(self.meanings.items())
+                if cache in self.service.paths
             }
             yield NftMap(names.turns(name), "typeof ct mark : verdict;", turns)
         assignment = self.service.assignment
         if isinstance(assignment, HashAssignment):
             yield from self._hash_maps(assignment)
         else:
-            for number, each in enumerate(assignment.sets):
-                yield from self._value_maps(number, each)
+            for number, mask_set in enumerate(assignment.sets):
+                yield from self._value_maps(number, mask_set)
 
-    def chains(self) -> Iterator[NftChain]:
-        """All chains of the service, each after those that it goes to."""
+    def chains(self, *, some_inherit: bool) -> Iterator[NftChain]:
+        """All chains of the service, each after those that it goes to.
+
+        Args:
+            some_inherit: Whether any service has `heirs`.
+        """
         name, service = self.service.name, self.service
         yield self._unassigned()
         yield self._lapsed()
@@ -169,26 +209,40 @@ class ServiceObjects:
                 yield self._constant_chain(names.turn(name, cache), "meta mark", cache)
         if isinstance(service.assignment, HashAssignment):
             for bucket in self._alternate_buckets():
-                yield self._alternate_chain(service.assignment, bucket)
-        yield self._permitted()
-        acl = self.acl()
-        rules = (
-            acl.rules if acl is not None else (NftRule(f"goto {names.permitted(name)}", "no redirect list"),)
-        )
-        exempt = NftRule(f"jump {names.EXEMPT}", "what no service may take")
-        yield NftChain(names.service(name), rules=(exempt, *rules))
+                yield from self._alternate_chains(service.assignment, bucket)
+        yield from self._permitted(some_inherit=some_inherit)
+        yield from self._entry()
 
     # -- chains --------------------------------------------------------------------------------------
 
-    def _permitted(self) -> NftChain:
+    def _entry(self) -> Iterator[NftChain]:
+        name = self.service.name
+        exempt = NftRule(f"jump {names.EXEMPT}", "what no service may take")
+        match self.lists():
+            case ():
+                rules: tuple[NftRule, ...] = (NftRule(f"goto {names.permitted(name)}", "no redirect list"),)
+            case (of_all,):
+                rules = of_all.rules
+            case (of_portless, of_all):
+                yield NftChain(names.listed(name), rules=of_all.rules)
+                has_ports = NftRule(f"{HAS_PORTS} goto {names.listed(name)}", "the list looks at ports")
+                rules = (has_ports, *of_portless.rules)
+        yield NftChain(names.service(name), rules=(exempt, *rules))
+
+    def _permitted(self, *, some_inherit: bool) -> Iterator[NftChain]:
         name, service, marks = self.service.name, self.service, self.marks
         rules = [
             NftRule(f"meta mark & {marks.mask:#x} == {marks.lapsed:#x} goto {names.lapsed(name)}", "no lease")
         ]
         if service.affinity:
             pin = f"ct mark & {marks.path_mask:#x}"
+            pinned = NftRule(
+                f"{pin} vmap @{names.pinned(name)}", "pinned by this service, or to being forwarded"
+            )
+            rules.append(pinned)
+            if some_inherit:
+                rules += [inherit(marks), pinned]
             rules += [
-                NftRule(f"{pin} vmap @{names.pinned(name)}", "pinned by this service, or to being forwarded"),
                 NftRule(
                     f"{pin} @{names.LIVE} ct mark & {marks.slot_mask:#x} vmap @{names.turns(name)}",
                     "pinned by another service to a cache of this one",
@@ -200,60 +254,98 @@ class ServiceObjects:
                 rules.append(
                     NftRule(
                         f"ct mark & {marks.slot_mask:#x} != 0 meta l4proto {TCP} counter name {counter} "
-                        "reject with tcp reset",
+                        f"{leave_no_mark(marks)} reject with tcp reset",
                         "its cache is gone",
                     )
                 )
-        rules += self._assignment_rules()
-        rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
-        return NftChain(names.permitted(name), rules=tuple(rules))
-
-    def _assignment_rules(self) -> Iterator[NftRule]:
-        match self.service.assignment:
+        match service.assignment:
             case HashAssignment() as table:
-                yield from self._hash_rules(table)
-            case MaskAssignment() as table:
-                for number, each in enumerate(table.sets):
-                    yield from self._mask_rules(number, each)
-
-    def _hash_rules(self, table: HashAssignment) -> Iterator[NftRule]:
-        name = self.service.name
-        for guard, fields in self._variants(table.primary):
-            if self._alternate_buckets():
-                yield NftRule(
-                    f"{guard}{_bucket(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
+                yield from self._deciding(
+                    names.permitted(name),
+                    rules,
+                    looks_at_ports=table.primary != without_ports(table.primary),
+                    by=partial(self._hash_rules, table),
                 )
-            yield from self._marking(guard, fields, names.buckets(name), names.owners(name))
+            case MaskAssignment() as table:
+                yield from self._deciding(
+                    names.permitted(name),
+                    rules,
+                    looks_at_ports=any(mask_has_ports(each) for each in table.sets),
+                    by=partial(self._mask_rules, table),
+                )
 
-    def _marking(self, guard: str, fields: HashFields, marks_map: str, owners_map: str) -> Iterator[NftRule]:
-        """Mark by the bucket and go; a packet beside a foreign mark takes one look-up more."""
-        foreign = f"meta mark & {self.marks.foreign_mask:#x}"
-        yield NftRule(
-            f"{guard}{foreign} == 0 meta mark set {_bucket(fields)} map @{marks_map}", "bucket to mark"
-        )
-        yield NftRule(
-            f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(self.service.name)}", "to a cache"
-        )
-        yield NftRule(f"{guard}{foreign} != 0 {_bucket(fields)} vmap @{owners_map}", "beside a foreign mark")
+    def _deciding(
+        self,
+        chain: str,
+        first: Iterable[NftRule],
+        *,
+        looks_at_ports: bool,
+        by: Callable[[bool], Iterator[NftRule]],
+    ) -> Iterator[NftChain]:
+        """A chain that decides about new flows: the first rules, and then those of `by`.
 
-    def _alternate_chain(self, table: HashAssignment, bucket: int) -> NftChain:
-        """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
+        Where a packet may lack the ports that these look at, it is told apart before: those with ports go to a
+        chain of their own.
+
+        Args:
+            chain: Its name.
+            first: The rules before the decision.
+            looks_at_ports: Whether the decision depends on ports, where there are any.
+            by: Makes the rules for packets with or without ports.
+        """
+        nobodys = NftRule(f"goto {names.unassigned(self.service.name)}", "nobody's")
+        if looks_at_ports and self._may_lack_ports:
+            ported = names.ported(chain)
+            yield NftChain(ported, rules=(*by(True), nobodys))
+            which = "" if self.service.match.protocol is not None else "meta l4proto { 6, 17 } "
+            has_ports = NftRule(f"{which}{HAS_PORTS} goto {ported}", "ports decide")
+            yield NftChain(chain, rules=(*first, has_ports, *by(False), nobodys))
+        else:
+            yield NftChain(chain, rules=(*first, *by(self._may_have_ports), nobodys))
+
+    def _hash_rules(self, table: HashAssignment, with_ports: bool) -> Iterator[NftRule]:
         name = self.service.name
-        rules: list[NftRule] = []
-        for guard, fields in self._variants(table.alternate):
-            rules += self._marking(guard, fields, names.alternate(name, bucket), names.owners(name))
-        rules.append(NftRule(f"goto {names.unassigned(name)}", "nobody's"))
-        return NftChain(names.alternate(name, bucket), rules=tuple(rules))
+        fields = table.primary if with_ports else without_ports(table.primary)
+        if self._alternate_buckets():
+            yield NftRule(
+                f"{bucket_expression(fields)} vmap @{names.alternates(name)}", "buckets with the A flag"
+            )
+        yield from self._marking(fields, names.buckets(name))
 
-    def _mask_rules(self, number: int, each: MaskSet) -> Iterator[NftRule]:
-        for guard, form in self._mask_variants(each):
-            key = _masked(each.mask, form)
-            name = names.values(self.service.name, number, _form_name(form))
+    def _marking(self, fields: HashFields, marks_map: str) -> Iterator[NftRule]:
+        """Mark by the bucket and go; a packet beside a foreign mark takes one look-up more."""
+        name, foreign = self.service.name, f"meta mark & {self.marks.foreign_mask:#x}"
+        yield NftRule(
+            f"{foreign} == 0 meta mark set {bucket_expression(fields)} map @{marks_map}", "bucket to mark"
+        )
+        yield NftRule(f"meta mark & {self.marks.path_mask:#x} != 0 goto {names.chosen(name)}", "to a cache")
+        yield NftRule(
+            f"{foreign} != 0 {bucket_expression(fields)} vmap @{names.owners(name)}", "beside a foreign mark"
+        )
+
+    def _alternate_chains(self, table: HashAssignment, bucket: int) -> Iterator[NftChain]:
+        """A bucket with the A flag: the alternate hash decides (draft 4.11.1)."""
+        chain = names.alternate(self.service.name, bucket)
+        fields, portless = table.alternate, without_ports(table.alternate)
+        yield from self._deciding(
+            chain,
+            (),
+            looks_at_ports=fields != portless,
+            by=lambda with_ports: self._marking(fields if with_ports else portless, chain),
+        )
+
+    def _mask_rules(self, table: MaskAssignment, with_ports: bool) -> Iterator[NftRule]:
+        for number, each in enumerate(table.sets):
+            form = mask_form(each, with_ports=with_ports)
+            values = matching(each, form)
+            if not values:
+                continue
             if not form:
-                target = self._value_target(each.owners[_matching(each, form)[0]])
-                yield NftRule(f"{guard}{target}", "a mask of no bits matches every packet")
+                target = self._value_target(each.owners[values[0]])
+                yield NftRule(target, "a mask of no bits matches every packet")
             else:
-                yield NftRule(f"{guard}{key} vmap @{name}", f"values of mask {number}")
+                name = names.values(self.service.name, number, form_name(form))
+                yield NftRule(f"{masked(each.mask, form)} vmap @{name}", f"values of mask {number}")
 
     def _chosen(self) -> NftChain:
         name, marks = self.service.name, self.marks
@@ -276,11 +368,14 @@ class ServiceObjects:
         name = self.service.name
         if self.service.mode is Mode.OPEN:
             return self._forwarded(names.unassigned(name), Reason.UNASSIGNED, "nobody owns it: forwarded")
-        return NftChain(names.unassigned(name), rules=tuple(self.refuse(Reason.UNASSIGNED)))
+        rules = list(self.refuse(Reason.UNASSIGNED))
+        if self.service.mode is Mode.REJECT:
+            rules.insert(0, NftRule(leave_no_mark(self.marks), "not to be seen in an answer"))
+        return NftChain(names.unassigned(name), rules=tuple(rules))
 
     def _lapsed(self) -> NftChain:
         name = self.service.name
-        clean = NftRule(f"meta mark set meta mark & {self.marks.foreign_mask:#x}", "not to be seen outside")
+        clean = NftRule(leave_no_mark(self.marks), "not to be seen outside")
         if self.service.mode is not Mode.OPEN:
             return NftChain(names.lapsed(name), rules=(clean, *self.refuse(Reason.LAPSED)))
         counter = outcome_name(Outcome(name, Verdict.FORWARDED, Reason.LAPSED))
@@ -310,7 +405,7 @@ class ServiceObjects:
 
     def _forward(self, reason: Reason, words: str) -> NftRule:
         counter = outcome_name(Outcome(self.service.name, Verdict.FORWARDED, reason))
-        verdict = "return" if self.service.fallthrough else "accept"
+        verdict = "return" if self.service.fallthrough else f"{leave_no_mark(self.marks)} accept"
         return NftRule(f"counter name {counter} {verdict}", words)
 
     def refuse(self, reason: Reason) -> Iterator[NftRule]:
@@ -384,17 +479,19 @@ class ServiceObjects:
         return tuple(sorted(table.alternate_buckets)) if isinstance(table, HashAssignment) else ()
 
     def _value_maps(self, number: int, each: MaskSet) -> Iterator[NftMap]:
-        for _, form in self._mask_variants(each):
-            if not form:
+        variants = {with_ports for with_ports in (True, False) if self._is_met(with_ports=with_ports)}
+        for form in sorted({mask_form(each, with_ports=with_ports) for with_ports in variants}):
+            values = matching(each, form)
+            if not form or not values:
                 continue
-            types = " . ".join(_EXPRESSIONS[field] for field in form)
+            types = " . ".join(EXPRESSIONS[field] for field in form)
             elements = {
-                " . ".join(_number_text(value[field], field) for field in form): self._value_target(
+                " . ".join(number_text(value[field], field) for field in form): self._value_target(
                     each.owners[value]
                 )
-                for value in _matching(each, form)
+                for value in values
             }
-            name = names.values(self.service.name, number, _form_name(form))
+            name = names.values(self.service.name, number, form_name(form))
             yield NftMap(name, f"typeof {types} : verdict;", elements)
 
     def _value_target(self, owner: IPv4Address | None) -> str:
@@ -404,26 +501,19 @@ class ServiceObjects:
 
     # -- ports that may be absent --------------------------------------------------------------------
 
-    def _variants(self, fields: HashFields) -> tuple[tuple[str, HashFields], ...]:
-        """A guard and the fields to hash behind it: a packet without ports has ports 0, i.e. none to hash."""
-        portless = fields._replace(source_port=False, destination_port=False)
-        if fields == portless or self.service.match.protocol in PORT_PROTOCOLS:
-            return (("", fields),)
-        if self.service.match.protocol is not None:
-            return (("", portless),)
-        return (_WITH_PORTS, fields), (_WITHOUT_PORTS, portless)
+    @property
+    def _may_have_ports(self) -> bool:
+        """Whether any packet that the service takes has ports."""
+        return self.service.match.protocol is None or self.service.match.protocol in PORT_PROTOCOLS
 
-    def _mask_variants(self, each: MaskSet) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """A guard and the fields to compare behind it; of packets without ports all ports are 0."""
-        if not each.owners:
-            return ()
-        form = tuple(field for field, bits in enumerate(each.mask) if bits)
-        portless = tuple(field for field in form if field < 2)
-        if form == portless or self.service.match.protocol in PORT_PROTOCOLS:
-            return (("", form),) if _matching(each, form) else ()
-        guard = _WITHOUT_PORTS if self.service.match.protocol is None else ""
-        variants = ((guard, portless), *(((_WITH_PORTS, form),) if guard else ()))
-        return tuple((guard, fields) for guard, fields in variants if _matching(each, fields))
+    @property
+    def _may_lack_ports(self) -> bool:
+        """Whether it also takes packets without them, of other protocols or cut short; a port list leaves these out."""
+        return self._may_have_ports and not self.service.match.ports
+
+    def _is_met(self, *, with_ports: bool) -> bool:
+        """Whether the service takes such packets."""
+        return self._may_have_ports if with_ports else self._may_lack_ports or not self._may_have_ports
 
     # -- redirect header -----------------------------------------------------------------------------
 
@@ -441,47 +531,4 @@ class ServiceObjects:
         )
 
 
-def pin_uninspected(marks: MarkLayout, page: int) -> NftRule:
-    """Pin a TCP connection to being forwarded: a page without a slot."""
-    return NftRule(
-        f"meta l4proto {TCP} ct mark & {marks.mask:#x} == 0 "
-        f"ct mark set ct mark & {marks.foreign_mask:#x} | {marks.mark(page=page):#x}",
-        "a connection that begins uninspected stays so",
-    )
-
-
 _VERDICTS = {Mode.OPEN: Verdict.FORWARDED, Mode.CLOSED: Verdict.DROPPED, Mode.REJECT: Verdict.REJECTED}
-
-
-def _bucket(fields: HashFields) -> str:
-    """The nft expression of a bucket; a hash of nothing is bucket 0, whatever the packet."""
-    chosen = [_EXPRESSIONS[index] for index, wanted in enumerate(fields) if wanted]
-    if not chosen:
-        return "meta length & 0"
-    return f"jhash {' . '.join(chosen)} mod {BUCKETS} seed {HASH_SEED:#x}"
-
-
-def _masked(mask: MaskFields, form: tuple[int, ...]) -> str:
-    """The packet's fields under a mask; parentheses, since `.` binds tighter than `&`."""
-    parts = [f"({_EXPRESSIONS[field]} & {_number_text(mask[field], field)})" for field in form]
-    return " . ".join(parts) if len(parts) > 1 else parts[0].strip("()") if parts else ""
-
-
-def _form_name(form: tuple[int, ...]) -> str:
-    return "".join(map(str, form))
-
-
-def _number_text(number: int, field: int) -> str:
-    return str(IPv4Address(number)) if field < 2 else str(number)
-
-
-def _matching(each: MaskSet, form: tuple[int, ...]) -> list[MaskFields]:
-    """Values that a packet can equal: no bits outside the mask, and 0 in fields that are not compared."""
-    return [
-        value
-        for value in each.owners
-        if all(
-            number & ~each.mask[field] == 0 if field in form else number == 0
-            for field, number in enumerate(value)
-        )
-    ]

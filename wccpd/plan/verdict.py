@@ -48,7 +48,7 @@ class Exemption(StrEnum):
     NO_HOP_LEFT = "no-hop-left"
     """Its TTL is 1 or less."""
     WCCP = "wccp"
-    """WCCP of other routers and caches, UDP to port 2048."""
+    """WCCP to or from another router that caches report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,23 +7,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from gre.tunnel import GreDevice
-from tests.support.views import FIRST, ROUTER_ID, SECOND, WEB_CACHE, group, view
+from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel, Name
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.reconciler import BURST_SECONDS, NOTICE_SECONDS, PERIOD_SECONDS, Reconciler, Round
 from wccpd.errors import KernelError
+from wccpd.plan.decide import Packet
 from wccpd.plan.policy import Policy, ServicePolicy
 from wccpd.plan.redirect import HashAssignment, Mode, Path
+from wccpd.plan.verdict import Verdict
 from wccpd.protocol.view import RouterView
 from wccpd.wire.enums import ForwardingMethod
 
 TUNNEL = GreDevice("wccp-tgw-a", ROUTER_ID, IPv4Address("10.99.0.1"))
 POLICY = Policy(router_id=ROUTER_ID, services=(ServicePolicy(WEB_CACHE.key),), tunnels=(TUNNEL,))
+SPOKE = IPv4Address("10.1.0.10")
 THIRD = IPv4Address("10.100.1.23")
 
 
@@ -114,8 +118,57 @@ async def test_a_cache_that_comes_is_not_given_the_slot_of_one_that_has_just_lef
     await bench.wish(view(group(WEB_CACHE, FIRST)))
     await bench.wish(view(group(WEB_CACHE, SECOND)))
     assert bench.slots() == {SECOND: 2}
+    await bench.wish(view(group(WEB_CACHE, SECOND, THIRD)))
+    assert bench.slots() == {SECOND: 2, THIRD: 3}
     await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
-    assert bench.slots() == {FIRST: 3, SECOND: 2}
+    assert bench.slots() == {FIRST: 1, SECOND: 2}, "it finds the flows that it had"
+    await bench.reconciler.close()
+
+
+async def test_paths_beyond_the_last_number_are_faults_of_their_own_and_cost_nobody_else() -> None:
+    bench = Bench()
+    fleet = [IPv4Address("10.1.0.0") + number for number in range(300)]
+    groups = [group(replace(HTTPS, service_id=number), *fleet[number::10]) for number in range(10)]
+    done = await bench.wish(view(*groups))
+    assert len(bench.slots()) == 255
+    without = set(fleet) - bench.slots().keys()
+    assert {fault.obj for fault in done.faults} == {f"path to {cache}" for cache in without}
+    assert len(done.faults) == 45
+    assert "room for 255 paths" in str(done.faults[0])
+    plan = bench.kernel.plan
+    assert plan is not None
+    for service in plan.services:
+        assert isinstance(service.assignment, HashAssignment)
+        assert set(service.assignment.owners) == set(service.paths), "the others cover"
+        assert not service.paths.keys() & without
+    await bench.reconciler.close()
+
+
+async def test_what_was_redirected_to_a_cache_counts_after_it_has_left() -> None:
+    bench = Bench(policy=replace(POLICY, ingress=("spokes",)))
+    await bench.wish(view(group(WEB_CACHE, FIRST, SECOND)))
+    bench.plane.renew_lease(30.0)
+
+    def send(count: int) -> None:
+        for number in range(count):
+            packet = Packet("spokes", SPOKE, IPv4Address("203.0.113.0") + number, destination_port=80)
+            assert bench.kernel.carry(packet, "jhash").verdict is Verdict.REDIRECTED
+
+    def redirected() -> int:
+        return bench.reconciler.last.observation.counters.total("web-cache", Verdict.REDIRECTED).packets
+
+    send(40)
+    await bench.wish(view(group(WEB_CACHE, SECOND)))
+    assert redirected() == 40, "also what was counted since the last look"
+    send(2)
+    await bench.wish(view(group(WEB_CACHE)))
+    assert redirected() == 42
+    await bench.wish(view(group(WEB_CACHE, FIRST)))
+    send(8)
+    await bench.reconciler.refresh()
+    assert redirected() == 50
+    await bench.reconciler.remove_all()
+    assert redirected() == 50
     await bench.reconciler.close()
 
 
@@ -137,6 +190,8 @@ async def test_a_restarted_reconciler_keeps_the_slots_that_are_in_the_kernel() -
     done = await new.wish(view(group(WEB_CACHE, SECOND)))
     assert done.applied.changes == ()
     assert new.slots() == {SECOND: 2}
+    await new.wish(view(group(WEB_CACHE, SECOND, THIRD)))
+    assert new.slots() == {SECOND: 2, THIRD: 3}, "flows may still be pinned by number 1"
     await old.reconciler.close()
     await new.reconciler.close()
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, STANDARD_5, WEB_CACHE, group, view
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.policy import Policy, ServicePolicy
 from wccpd.plan.redirect import (
     HashAssignment,
@@ -20,6 +20,7 @@ from wccpd.plan.redirect import (
     Path,
     RedirectPlan,
 )
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.protocol.view import CacheState, GroupView, OwnedSet, OwnedValue, RouterView
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod, ServiceFlags
@@ -31,7 +32,7 @@ GRE = ForwardingMethod.GRE
 
 
 def plan(wanted: RouterView, policy: Policy = POLICY, **more: object) -> RedirectPlan:
-    return redirect_plan(wanted, policy, allocate_slots({}, wanted_paths(wanted)), **more)
+    return redirect_plan(wanted, policy, allocate_slots(Slots(), wanted_paths(wanted)), **more)
 
 
 def shares(made: RedirectPlan, service: int = 0) -> Counter[IPv4Address | None]:
@@ -183,26 +184,3 @@ def test_values_of_a_draining_cache_are_covered_too() -> None:
     made = plan(view(masked(FIRST, SECOND, SECOND)), drained={FIRST}).services[0].assignment
     assert isinstance(made, MaskAssignment)
     assert set(made.sets[0].owners.values()) == {SECOND}
-
-
-def paths(*hosts: int) -> list[Path]:
-    return [Path(IPv4Address(f"10.0.0.{host}"), GRE) for host in hosts]
-
-
-def test_slots_stay_when_others_go_and_come() -> None:
-    first, second, third = paths(1, 2, 3)
-    slots = allocate_slots({}, [second, first])
-    assert slots == {first: 1, second: 2}
-    assert allocate_slots(slots, [second, third]) == {second: 2, third: 1}
-
-
-def test_a_freed_slot_is_used_again_as_late_as_possible() -> None:
-    (path,) = paths(9)
-    assert allocate_slots({}, [path], freed=(1, 2)) == {path: 3}
-    everything = (*range(2, 256), 1)
-    assert allocate_slots({}, [path], freed=everything) == {path: 2}
-
-
-def test_more_paths_than_slots_are_an_error_of_ours() -> None:
-    with pytest.raises(ValueError, match="255"):
-        allocate_slots({}, [Path(IPv4Address(10 * 2**24 + i), GRE) for i in range(256)])

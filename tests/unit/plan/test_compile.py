@@ -9,12 +9,14 @@ import pytest
 
 from gre.tunnel import REDIRECT_KEY
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.compile import Facts, compile_state, without_paths
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.model import DesiredState, MarkRule, NftTable, TableRoute
 from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
 from wccpd.plan.redirect import (
+    AclLine,
+    Action,
     HashAssignment,
     HashFields,
     LostFlows,
@@ -26,6 +28,7 @@ from wccpd.plan.redirect import (
     Path,
     RedirectPlan,
 )
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.protocol.view import RouterView
 from wccpd.wire.enums import ForwardingMethod, PacketReturnMethod
 
@@ -39,7 +42,11 @@ BOTH = view(group(WEB_CACHE, FIRST), group(HTTPS, FIRST, SECOND))
 
 
 def planned(wanted: RouterView = BOTH, policy: Policy = POLICY) -> RedirectPlan:
-    return redirect_plan(wanted, policy, allocate_slots({}, wanted_paths(wanted)))
+    return redirect_plan(wanted, policy, allocate_slots(Slots(), wanted_paths(wanted)))
+
+
+def joined(nft: NftTable, chain: str) -> str:
+    return "\n".join(rules(nft, chain))
 
 
 def with_service(plan: RedirectPlan, **changes: object) -> RedirectPlan:
@@ -110,12 +117,24 @@ def test_a_cache_that_is_sent_l2_and_returns_gre_has_a_device_to_take_it_back() 
     ]
 
 
-def test_frames_of_l2_caches_are_known_by_their_mac_once_it_is_known() -> None:
-    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+NEIGHBOUR = Facts(macs={FIRST: ("ens6", "02:00:00:00:00:15")})
+
+
+def test_frames_of_caches_behind_an_ingress_device_are_known_by_their_mac_once_it_is_known() -> None:
+    policy = replace(POLICY, ingress=("wccp-tgw-a", "ens6"))
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2), policy)
     assert members(table(plan), "cache-macs") == frozenset()
-    known = table(plan, facts=Facts(macs={FIRST: ("ens6", "02:00:00:00:00:15")}))
+    known = table(plan, facts=NEIGHBOUR)
     assert members(known, "cache-macs") == {"ens6 . 02:00:00:00:00:15"}
     assert elements(known, "returned") == {"ens6 . 02:00:00:00:00:15": f"returned-{FIRST}"}
+    by_gre = table(planned(view(group(WEB_CACHE, FIRST)), policy), facts=NEIGHBOUR)
+    assert members(by_gre, "cache-macs") == {"ens6 . 02:00:00:00:00:15"}
+    assert elements(by_gre, "returned") == {}
+
+
+def test_where_no_cache_is_behind_an_ingress_device_no_packet_meets_a_rule_about_macs() -> None:
+    plan = planned(by_l2(view(group(WEB_CACHE, FIRST)), PacketReturnMethod.L2))
+    assert "ether" not in joined(table(plan, facts=NEIGHBOUR), "exempt")
 
 
 def test_the_mark_carries_bucket_page_and_slot() -> None:
@@ -172,29 +191,51 @@ def test_pages_that_run_out_leave_the_later_buckets_on_their_services_page() -> 
 
 
 @pytest.mark.parametrize(
-    ("match", "fields", "expected"),
+    ("match", "fields", "with_ports", "without"),
     [
-        (
-            PacketMatch(6),
-            HashFields(True, True, True, True),
-            ["jhash ip saddr . ip daddr . th sport . th dport mod"],
-        ),
-        (PacketMatch(47), HashFields(True, False, True, False), ["jhash ip saddr mod"]),
-        (
-            PacketMatch(None),
-            HashFields(False, True, False, True),
-            ["meta l4proto { 6, 17 } meta mark", "meta l4proto != { 6, 17 } meta mark"],
-        ),
-        (PacketMatch(1), HashFields(False, False, True, False), ["meta length & 0 map"]),
+        (PacketMatch(6, (80,)), HashFields(True, False, True, True), None, "ip saddr . th sport . th dport"),
+        (PacketMatch(6), HashFields(True, False, True, True), "ip saddr . th sport . th dport", "ip saddr"),
+        (PacketMatch(None), HashFields(False, True, False, True), "ip daddr . th dport", "ip daddr"),
+        (PacketMatch(47), HashFields(True, False, True, False), None, "ip saddr"),
     ],
 )
 def test_a_packet_without_ports_is_hashed_without_them(
-    match: PacketMatch, fields: HashFields, expected: list[str]
+    match: PacketMatch, fields: HashFields, with_ports: str | None, without: str
 ) -> None:
     plan = planned(view(group(WEB_CACHE, FIRST)))
     assignment = replace(plan.services[0].assignment, primary=fields)
-    found = rules(table(with_service(plan, match=match, assignment=assignment)), "permitted-web-cache")
-    assert all(any(part in rule for rule in found) for part in expected), found
+    nft = table(with_service(plan, match=match, assignment=assignment))
+    assert f"meta mark & 0xff000000 == 0 meta mark set jhash {without} mod" in joined(
+        nft, "permitted-web-cache"
+    )
+    ported = next((chain for chain in nft.chains if chain.name == "permitted-web-cache-ported"), None)
+    if with_ports is None:
+        assert ported is None
+    else:
+        assert f"meta mark set jhash {with_ports} mod" in joined(nft, "permitted-web-cache-ported")
+        assert "th dport >= 0 goto permitted-web-cache-ported" in joined(nft, "permitted-web-cache")
+
+
+def test_a_hash_of_nothing_is_bucket_0() -> None:
+    plan = planned(view(group(WEB_CACHE, FIRST)))
+    nothing = replace(plan.services[0].assignment, primary=HashFields(False, False, True, False))
+    nft = table(with_service(plan, match=PacketMatch(1), assignment=nothing))
+    assert "meta mark set meta length & 0 map" in joined(nft, "permitted-web-cache")
+
+
+def test_a_list_that_looks_at_ports_has_one_beside_it_for_packets_without() -> None:
+    plan = planned(view(group(WEB_CACHE, FIRST)))
+    lines = (
+        AclLine(Action.DENY, protocol=6, destination_ports=(8000, 8099)),
+        AclLine(Action.PERMIT, protocol=6, destination_ports=(0, 1023)),
+        AclLine(Action.PERMIT, protocol=17),
+    )
+    nft = table(with_service(plan, match=PacketMatch(None), acl=lines))
+    _, has_ports, *portless = rules(nft, "service-web-cache")
+    assert has_ports == "th dport >= 0 goto listed-web-cache"
+    assert "8000" not in "".join(portless)
+    assert "8000" in "".join(elements(nft, "acl-web-cache-0-24r"))
+    assert not any("th " in each for each in portless)
 
 
 def masked(match: PacketMatch, *sets: MaskSet) -> NftTable:
@@ -206,11 +247,13 @@ def test_masks_are_asked_in_order_and_a_value_of_nobody_ends_the_search() -> Non
     first = MaskSet(MaskFields(0, 3, 0, 0), {MaskFields(0, 1, 0, 0): FIRST, MaskFields(0, 2, 0, 0): None})
     second = MaskSet(MaskFields(0x100, 0, 0, 1), {MaskFields(0x100, 0, 0, 1): SECOND})
     nft = masked(PacketMatch(6), first, second)
-    looked_up = [rule for rule in rules(nft, "permitted-web-cache") if "values" in rule]
+    looked_up = [rule for rule in rules(nft, "permitted-web-cache-ported") if "values" in rule]
     assert looked_up == [
         "ip daddr & 0.0.0.3 vmap @values-web-cache-0-1",
         "(ip saddr & 0.0.1.0) . (th dport & 1) vmap @values-web-cache-1-03",
     ]
+    looked_up = [rule for rule in rules(nft, "permitted-web-cache") if "values" in rule]
+    assert looked_up == ["ip daddr & 0.0.0.3 vmap @values-web-cache-0-1"]
     assert elements(nft, "values-web-cache-0-1") == {
         "0.0.0.1": f"goto to-web-cache-{FIRST}",
         "0.0.0.2": "goto unassigned-web-cache",

@@ -13,6 +13,7 @@ from tests.support.plans import (
     BY_SOURCE,
     CACHES,
     EVERYTHING,
+    FAR,
     FIRST,
     FROM_WEB,
     NOBODY,
@@ -128,7 +129,8 @@ def test_the_ports_of_packets_that_have_none_are_left_out_of_the_hash(function: 
         (Exemption.NEVER, {"destination": IPv4Address("198.51.100.200")}),
         (Exemption.NO_HOP_LEFT, {"ttl": 1}),
         (Exemption.NO_HOP_LEFT, {"ttl": 0}),
-        (Exemption.WCCP, {"protocol": UDP, "destination_port": 2048}),
+        (Exemption.WCCP, {"protocol": UDP, "destination": FAR, "destination_port": 2048}),
+        (Exemption.WCCP, {"protocol": UDP, "source": FAR, "source_port": 2048}),
     ],
 )
 @pytest.mark.parametrize("leased", [True, False])
@@ -136,7 +138,7 @@ def test_exempt_packets_are_forwarded_whatever_mode_list_and_lease_say(
     exemption: Exemption, details: dict[str, object], leased: bool
 ) -> None:
     strict = service("70", FIRST, match=EVERYTHING, mode=Mode.CLOSED, acl=(deny(),))
-    wanted = plan(strict, never=(network("198.51.100.0/24"),))
+    wanted = plan(strict, never=(network("198.51.100.0/24"),), routers=frozenset({FAR}))
     decision = decide(wanted, packet(**details), leased=leased)
     assert (decision.verdict, decision.exemption) == (Verdict.FORWARDED, exemption)
     assert (decision.outcomes, decision.pin) == ((), None)
@@ -158,14 +160,32 @@ def test_a_packet_with_the_address_of_a_cache_that_lives_elsewhere_is_none_of_th
     assert decision.verdict is Verdict.REDIRECTED
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"destination_port": 2048},
+        {"destination": FAR, "destination_port": 2049},
+        {"destination": FAR, "source_port": 2048},
+        {"source": FAR, "source_port": 2048, "reverse_device": "out"},
+        {"protocol": TCP, "destination": FAR, "destination_port": 2048},
+    ],
+)
+def test_port_2048_is_wccps_only_of_a_known_router_that_is_where_it_comes_from(
+    details: dict[str, object],
+) -> None:
+    every = service("70", FIRST, match=EVERYTHING)
+    asked = packet(**{"protocol": UDP, **details})
+    assert decide(plan(every, routers=frozenset({FAR})), asked).verdict is Verdict.REDIRECTED
+
+
 @pytest.mark.parametrize("returns", PacketReturnMethod)
 @pytest.mark.parametrize("forwarding", ForwardingMethod)
-def test_frames_of_a_cache_count_as_its_own_if_it_returns_by_l2_or_is_sent_l2(
+def test_frames_of_a_usable_cache_are_its_own_and_count_as_returned_with_l2(
     returns: PacketReturnMethod, forwarding: ForwardingMethod
 ) -> None:
     wanted = plan(service("70", FIRST, forwarding=forwarding), returns={FIRST: frozenset({returns})})
-    known = returns is PacketReturnMethod.L2 or forwarding is L2
-    assert (decide(wanted, packet(sender=FIRST)).exemption is Exemption.FROM_CACHE) is known
+    assert decide(wanted, packet(sender=FIRST)).exemption is Exemption.FROM_CACHE
+    assert wanted.counts_frames_of(FIRST) is (returns is PacketReturnMethod.L2 or forwarding is L2)
 
 
 def test_frames_of_a_cache_that_is_not_usable_are_as_anybody_elses() -> None:
@@ -268,7 +288,7 @@ def test_an_owner_without_a_path_is_nobody(mode: Mode, verdict: Verdict) -> None
 
 
 @pytest.mark.parametrize(("mode", "verdict"), BY_MODE)
-@pytest.mark.parametrize("pinned", [None, FORWARDED, Pin("web-cache", path(FIRST))])
+@pytest.mark.parametrize("pinned", [None, FORWARDED, Pin("web-cache", FIRST)])
 def test_without_a_lease_the_mode_decides_about_every_flow(
     mode: Mode, verdict: Verdict, pinned: Pin | None
 ) -> None:
@@ -360,7 +380,7 @@ def test_l2_has_no_header() -> None:
 
 
 def test_a_flow_is_pinned_to_its_path_with_its_bucket() -> None:
-    assert decide(plan(TO_FIRST), packet()).pin == Pin("web-cache", path(FIRST), SERVER_BUCKET)
+    assert decide(plan(TO_FIRST), packet()).pin == Pin("web-cache", FIRST, SERVER_BUCKET)
 
 
 def test_later_packets_of_a_flow_have_the_header_of_the_first() -> None:
@@ -374,7 +394,7 @@ def test_later_packets_of_a_flow_have_the_header_of_the_first() -> None:
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_pinned_flow_keeps_its_cache_whatever_the_buckets_say(protocol: int) -> None:
     moved = service("70", FIRST, SECOND, match=EVERYTHING, assignment=hashed(evenly(SECOND)), forwarding=GRE)
-    pinned = Pin("70", path(FIRST, GRE), 9)
+    pinned = Pin("70", FIRST, 9)
     decision = decide(plan(moved), packet(protocol=protocol), pinned=pinned)
     assert (sent_to(decision), decision.pin) == (FIRST, pinned)
     assert decision.header == 0x01460009
@@ -382,7 +402,7 @@ def test_a_pinned_flow_keeps_its_cache_whatever_the_buckets_say(protocol: int) -
 
 def test_without_affinity_the_buckets_decide_about_every_packet_and_nothing_is_pinned() -> None:
     moved = service("70", FIRST, SECOND, assignment=hashed(evenly(SECOND)), affinity=False)
-    assert sent_to(decide(plan(moved), packet(), pinned=Pin("70", path(FIRST)))) == SECOND
+    assert sent_to(decide(plan(moved), packet(), pinned=Pin("70", FIRST))) == SECOND
     assert decide(plan(moved), packet()).pin is None
 
 
@@ -390,7 +410,7 @@ def test_the_other_direction_of_a_pinned_flow_has_the_header_and_counter_of_its_
     forward = service("80", FIRST, SECOND, forwarding=GRE)
     back = service("90", FIRST, SECOND, match=FROM_WEB, forwarding=GRE, assignment=hashed(evenly(SECOND)))
     answer = packet(source=SERVER, destination=SPOKE, source_port=80, destination_port=40000)
-    decision = decide(plan(forward, back), answer, pinned=Pin("80", path(FIRST, GRE), 9))
+    decision = decide(plan(forward, back), answer, pinned=Pin("80", FIRST, 9))
     assert (sent_to(decision), decision.header) == (FIRST, 0x015A0000)
     assert decision.outcomes == (Outcome("90", Verdict.REDIRECTED, cache=FIRST),)
 
@@ -399,7 +419,7 @@ def test_the_other_direction_uses_the_method_of_its_own_service() -> None:
     forward = service("80", FIRST)
     back = service("90", FIRST, match=FROM_WEB, forwarding=GRE)
     answer = packet(source=SERVER, destination=SPOKE, source_port=80, destination_port=40000)
-    decision = decide(plan(forward, back), answer, pinned=Pin("80", path(FIRST, L2)))
+    decision = decide(plan(forward, back), answer, pinned=Pin("80", FIRST))
     assert decision.path == path(FIRST, GRE)
 
 
@@ -407,28 +427,28 @@ def test_a_pin_to_a_cache_that_the_service_lacks_is_carried_and_counted_by_the_s
     forward = service("80", FIRST, forwarding=GRE)
     back = service("90", SECOND, match=FROM_WEB, forwarding=GRE)
     answer = packet(source=SERVER, destination=SPOKE, source_port=80, destination_port=40000)
-    decision = decide(plan(back, forward), answer, pinned=Pin("80", path(FIRST, GRE), 9))
+    decision = decide(plan(back, forward), answer, pinned=Pin("80", FIRST, 9))
     assert (sent_to(decision), decision.header) == (FIRST, 0x01500009)
     assert decision.outcomes == (Outcome("80", Verdict.REDIRECTED, cache=FIRST),)
 
 
 def test_a_pin_is_lost_with_the_path_of_the_service_that_pinned() -> None:
     services = (service("70", SECOND), service("80", FIRST, match=FROM_WEB))
-    assert sent_to(decide(plan(*services), packet(), pinned=Pin("70", path(FIRST)))) == SECOND
-    assert sent_to(decide(plan(*services), packet(), pinned=Pin("60", path(FIRST)))) == SECOND
+    assert sent_to(decide(plan(*services), packet(), pinned=Pin("70", FIRST))) == SECOND
+    assert sent_to(decide(plan(*services), packet(), pinned=Pin("60", FIRST))) == SECOND
 
 
 def test_a_flow_whose_path_is_lost_is_as_a_new_one() -> None:
-    decision = decide(plan(service("70", SECOND)), packet(), pinned=Pin("70", path(FIRST)))
+    decision = decide(plan(service("70", SECOND)), packet(), pinned=Pin("70", FIRST))
     assert sent_to(decision) == SECOND
-    assert decision.pin == Pin("70", path(SECOND), SERVER_BUCKET)
+    assert decision.pin == Pin("70", SECOND, SERVER_BUCKET)
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("mode", Mode)
 def test_a_tcp_connection_whose_path_is_lost_is_reset_if_so_wished(protocol: int, mode: Mode) -> None:
     wanted = plan(service("70", SECOND, match=EVERYTHING, lost_flows=LostFlows.RESET, mode=mode))
-    decision = decide(wanted, packet(protocol=protocol), pinned=Pin("70", path(FIRST)))
+    decision = decide(wanted, packet(protocol=protocol), pinned=Pin("70", FIRST))
     if protocol == TCP:
         assert (decision.verdict, decision.reason) == (Verdict.REJECTED, Reason.LOST)
     else:
@@ -446,7 +466,7 @@ def test_other_flows_than_tcp_are_never_pinned_as_forwarded() -> None:
 
 
 def test_a_pin_is_not_overwritten_by_a_later_denial() -> None:
-    pinned = Pin("web-cache", path(FIRST))
+    pinned = Pin("web-cache", FIRST)
     assert decide(plan(replace(TO_FIRST, acl=(deny(),))), packet(), pinned=pinned).pin == pinned
 
 
@@ -458,7 +478,7 @@ def test_a_connection_that_was_forwarded_stays_so_in_mode_open_only(mode: Mode) 
         assert decision.pin == FORWARDED
     else:
         assert sent_to(decision) == FIRST
-        assert decision.pin == Pin("web-cache", path(FIRST), SERVER_BUCKET)
+        assert decision.pin == Pin("web-cache", FIRST, SERVER_BUCKET)
 
 
 def test_an_established_connection_falls_through_too() -> None:
@@ -481,7 +501,7 @@ def test_a_service_that_is_not_open_pins_nothing_as_forwarded() -> None:
 
 def test_the_flow_that_fell_through_is_pinned_by_the_service_that_has_it() -> None:
     strict = service("70", FIRST, acl=(deny(),), fallthrough=True)
-    assert decide(plan(strict, service("80", SECOND)), packet()).pin == Pin("80", path(SECOND), SERVER_BUCKET)
+    assert decide(plan(strict, service("80", SECOND)), packet()).pin == Pin("80", SECOND, SERVER_BUCKET)
 
 
 # --- ICMP errors
@@ -491,12 +511,12 @@ ERROR = packet(protocol=ICMP, icmp_error=True)
 
 def test_an_icmp_error_about_a_pinned_flow_goes_along_with_it() -> None:
     permits_web = service("70", FIRST, SECOND, acl=(permit(protocol=TCP),), forwarding=GRE)
-    decision = decide(plan(permits_web), ERROR, pinned=Pin("70", path(SECOND, GRE), 9))
+    decision = decide(plan(permits_web), ERROR, pinned=Pin("70", SECOND, 9))
     assert (sent_to(decision), decision.header) == (SECOND, 0x01460009)
     assert decision.outcomes == (Outcome("70", Verdict.REDIRECTED, cache=SECOND),)
 
 
-@pytest.mark.parametrize("pinned", [None, FORWARDED, Pin("70", path(THIRD))])
+@pytest.mark.parametrize("pinned", [None, FORWARDED, Pin("70", THIRD)])
 def test_any_other_icmp_error_is_an_ordinary_packet_and_pins_nothing(pinned: Pin | None) -> None:
     assert decide(plan(service("70", FIRST)), ERROR, pinned=pinned).said is None
     every = decide(plan(service("70", FIRST, match=EVERYTHING)), ERROR, pinned=pinned)
@@ -505,12 +525,12 @@ def test_any_other_icmp_error_is_an_ordinary_packet_and_pins_nothing(pinned: Pin
 
 def test_without_a_lease_an_icmp_error_is_an_ordinary_packet() -> None:
     wanted = plan(service("70", FIRST, mode=Mode.CLOSED))
-    assert decide(wanted, ERROR, pinned=Pin("70", path(FIRST)), leased=False).said is None
+    assert decide(wanted, ERROR, pinned=Pin("70", FIRST), leased=False).said is None
 
 
 def test_a_draining_cache_keeps_its_flows_and_gets_no_new_ones() -> None:
     draining = service("70", SECOND, paths=paths_to((FIRST, SECOND)))
-    assert sent_to(decide(plan(draining), packet(), pinned=Pin("70", path(FIRST)))) == FIRST
+    assert sent_to(decide(plan(draining), packet(), pinned=Pin("70", FIRST))) == FIRST
     assert sent_to(decide(plan(draining), packet())) == SECOND
 
 

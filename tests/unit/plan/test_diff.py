@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from gre.tunnel import GreDevice, ObservedGre
 from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.compile import Facts, compile_state
 from wccpd.plan.diff import Observed, ObservedTable, Operations, diff
 from wccpd.plan.model import LAYOUT, DesiredState, NftTable
 from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
+from wccpd.plan.slots import Slots, allocate_slots
 from wccpd.plan.verdict import Count
 from wccpd.protocol.view import RouterView
 
@@ -23,7 +24,7 @@ SETTINGS = KernelSettings(services=("web-cache", "70"))
 
 
 def desired(wanted: RouterView) -> DesiredState:
-    plan = redirect_plan(wanted, POLICY, allocate_slots({}, wanted_paths(wanted)))
+    plan = redirect_plan(wanted, POLICY, allocate_slots(Slots(), wanted_paths(wanted)))
     return compile_state(plan, (), SETTINGS, Facts()).state
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.support.views import WEB_CACHE, group, view
-from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.policy import Policy, ServicePolicy
 from wccpd.plan.probe import (
@@ -20,6 +20,7 @@ from wccpd.plan.probe import (
     probe_mark,
 )
 from wccpd.plan.redirect import HashAssignment
+from wccpd.plan.slots import Slots, allocate_slots
 
 CANARY = IPv4Address("203.0.113.1")
 FIRST, SECOND, THIRD = (IPv4Address(f"10.100.1.{last}") for last in (21, 22, 23))
@@ -106,7 +107,7 @@ def test_a_cache_that_fails_is_covered_has_no_path_for_flows_and_still_a_way_for
     policy = Policy(
         router_id=IPv4Address("10.100.1.10"), services=(ServicePolicy(WEB_CACHE.key, probe=POLICY),)
     )
-    slots = allocate_slots({}, wanted_paths(seen))
+    slots = allocate_slots(Slots(), wanted_paths(seen))
     plan = redirect_plan(seen, policy, slots, failing={"web-cache": {FIRST}})
     (service,) = plan.services
     assert isinstance(service.assignment, HashAssignment)

@@ -21,7 +21,6 @@ FIXED_CELLS: Final = 64
 CELLS: Final = 16384
 EXEMPTIONS: Final = dict(enumerate(Exemption, start=1))
 DROPS: Final = {
-    7: "truncated",
     8: "stray-fragment",
     9: "too-big",
     10: "unanswered",

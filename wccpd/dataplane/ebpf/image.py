@@ -50,7 +50,7 @@ _PATH: Final = struct.Struct("=4s4sIHHBB2x")
 _SERVICE: Final = struct.Struct("=6BH2I5I4x4Q256s256s256H")
 _FULL: Final = 0xFFFFFFFF
 _MULTIPLIER: Final = 0x9E3779B1
-_HOST_LOCAL, _HOST_CACHE, _HOST_RETURNS_GRE, _HOST_THERE = 1, 2, 4, 8
+_HOST_LOCAL, _HOST_CACHE, _HOST_RETURNS_GRE, _HOST_THERE, _HOST_ROUTER = 1, 2, 4, 8, 16
 _RANGE_LOCAL, _RANGE_NEVER = 1, 2
 _DYNAMIC, _AFFINITY, _FALLTHROUGH, _RESET_LOST, _BY_MASK = 1, 2, 4, 8, 16
 _SOURCE_PORTS, _DESTINATION_PORTS = 1, 2
@@ -86,7 +86,7 @@ class HostFacts:
     macs: Mapping[IPv4Address, str] = field(default_factory=dict)
     """Neighbours that answered."""
     epochs: Mapping[int, int] = field(default_factory=dict)
-    """By slot: which of those paths that had it one after another this is, modulo 256."""
+    """By slot: which of those caches that it meant one after another this is, modulo 256."""
 
 
 def image(
@@ -148,9 +148,10 @@ class _Image:
         hosts, hosts_mask = self._table({int(host): flags for host, flags in self._hosts().items()}, 32)
         macs = {
             int(self._facts.macs[cache].replace(":", ""), 16): self._cell(returned_label(cache))
-            for cache, methods in sorted(plan.returns.items())
+            if plan.counts_frames_of(cache)
+            else 0
+            for cache in sorted(plan.returns)
             if cache in self._facts.macs
-            and (PacketReturnMethod.L2 in methods or Path(cache, ForwardingMethod.L2) in plan.slots)
         }
         mac_table, macs_mask = self._table(macs, 16) if macs else (0, 0)
         ranges, ranges_count = self._address_ranges()
@@ -184,6 +185,8 @@ class _Image:
             if PacketReturnMethod.GRE in self._plan.returns.get(cache, ()):
                 flags |= _HOST_RETURNS_GRE | self._cell(returned_label(cache)) << 16
             found[cache] = flags
+        for router in sorted(self._plan.routers):
+            found[router] = found.get(router, _HOST_THERE) | _HOST_ROUTER
         return found
 
     def _address_ranges(self) -> tuple[int, int]:
@@ -205,11 +208,12 @@ class _Image:
     def _path(self, slot: int) -> bytes:
         path = next((each for each, number in self._plan.slots.items() if number == slot), None)
         hop = self._facts.hops.get(path) if path is not None else None
+        epoch = self._facts.epochs.get(slot, 0)
         if path is None or hop is None:
-            return bytes(_PATH.size)
+            return _PATH.pack(bytes(4), bytes(4), 0, 0, 0, False, epoch)
         return _PATH.pack(
             path.cache.packed, hop.next_hop.packed, hop.device_index, min(hop.mtu_bytes, 0xFFFF), self._mss(path),
-            path.forwarding is ForwardingMethod.GRE, self._facts.epochs.get(slot, 0),
+            path.forwarding is ForwardingMethod.GRE, epoch,
         )  # fmt: skip
 
     def _mss(self, path: Path) -> int:
@@ -291,8 +295,8 @@ class _Image:
 
     def _own(self, service: ServicePlan) -> bytes:
         own = bytearray(SLOTS)
-        for path, slot in self._plan.slots.items():
-            own[slot] = self._slot(service, path.cache)
+        for slot, cache in self._plan.meanings.items():
+            own[slot] = self._slot(service, cache)
         return bytes(own)
 
     def _redirected(self, service: ServicePlan) -> list[int]:

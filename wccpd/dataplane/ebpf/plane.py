@@ -91,6 +91,7 @@ class EbpfDataPlane:
         return Observation(
             devices=devices,
             slots={path: slot for slot, (path, _, live) in self._slot_notes.items() if live},
+            former={slot: path.cache for slot, (path, _, live) in self._slot_notes.items() if not live},
             counters=self._cells.counters(loaded.read_count, self._lists),
             forwards=forwards,
             hindrances=tuple(
@@ -124,13 +125,14 @@ class EbpfDataPlane:
         if self._loaded is not None and self._in_force:
             self._loaded.set_lease(seconds)
 
-    def live_flows(self) -> dict[Path, int]:
+    def live_flows(self) -> dict[IPv4Address, int]:
         """See `DataPlane.live_flows`."""
         if self._loaded is None:
             return {}
-        live = {(slot, epoch): path for slot, (path, epoch, there) in self._slot_notes.items() if there}
-        counted = Counter(self._loaded.live_pins())
-        return {live[pin]: number for pin, number in counted.items() if pin in live}
+        there = {path.cache for path, _, live in self._slot_notes.values() if live}
+        meant = {(slot, epoch): path.cache for slot, (path, epoch, _) in self._slot_notes.items()}
+        pinned = (meant[pin] for pin in self._loaded.live_pins() if pin in meant)
+        return dict(Counter(cache for cache in pinned if cache in there))
 
     def remove(self, keep_closed: RedirectPlan | None = None) -> Applied:
         """See `DataPlane.remove`."""
@@ -227,7 +229,7 @@ class EbpfDataPlane:
             else:
                 mtu = min(mtus.get(way.device_index, 0xFFFF), way.mtu_bytes or 0xFFFF)
                 hops[path] = Hop(way.device_index, way.gateway or path.cache, mtu)
-        near = host.neighbours(self._ipr) if any(plan.returns.values()) else {}
+        near = host.neighbours(self._ipr) if plan.returns else {}
         macs = {address: neighbour.mac for address, neighbour in near.items()}
         return HostFacts(hops, host.local_networks(self._ipr), macs), wayless
 
@@ -261,13 +263,16 @@ class EbpfDataPlane:
         return [f"plan of {len(plan.services)} services"] if changed else []
 
     def _slots_after(self, plan: RedirectPlan, missing: frozenset[Path]) -> dict[int, tuple[Path, int, bool]]:
-        """Slots with their paths and epochs; one that gets another path begins a new epoch."""
+        """Slots with their paths and epochs; one that means another cache from now on begins a new epoch.
+
+        A number without a path is noted with any path of its cache.
+        """
         slots = {slot: (path, epoch, False) for slot, (path, epoch, _) in self._slot_notes.items()}
-        for path, slot in plan.slots.items():
-            if path in missing:
-                continue
+        wanted = {slot: (Path(cache, ForwardingMethod.GRE), False) for slot, cache in plan.former.items()}
+        wanted |= {slot: (path, True) for path, slot in plan.slots.items() if path not in missing}
+        for slot, (path, live) in wanted.items():
             before, epoch, _ = slots.get(slot, (path, 0, False))
-            slots[slot] = (path, epoch if before == path else (epoch + 1) % 256, True)
+            slots[slot] = (path, epoch if before.cache == path.cache else (epoch + 1) % 256, live)
         return slots
 
     # -- programs ------------------------------------------------------------------------------------------

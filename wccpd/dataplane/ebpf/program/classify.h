@@ -58,8 +58,8 @@ inline_always enum pinned worth(const struct plan *plan, const struct pin *pin)
 
 	if (!pin->slot)
 		return service && service->mode == OPEN ? PINNED_FORWARDED : PINNED_FOR_NOTHING;
-	return service && service->own[pin->slot] == pin->slot && plan->paths[pin->slot].epoch == pin->epoch ?
-		PINNED_TO_PATH : PINNED_TO_LOST;
+	return service && service->own[pin->slot] && plan->paths[pin->slot].epoch == pin->epoch ?
+		PINNED_TO_CACHE : PINNED_TO_LOST;
 }
 
 inline_always void look_up_flow(const struct plan *plan, struct packet *packet)
@@ -244,7 +244,7 @@ __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 		return DROP;
 	service = &plan->services[place];
 	packet->looked_up = packet->looked_up && service->flags & AFFINITY;
-	if (service->flags & AFFINITY && !packet->is_error)
+	if (service->flags & AFFINITY && !packet->is_error && !packet->flowless)
 		look_up_flow(plan, packet);
 	if (service->list) {
 		__u32 line = first_line(plan, packet, service->list);
@@ -257,14 +257,14 @@ __noinline int ask(const struct plan *plan, struct packet *packet, __u32 place)
 		return not_redirected(service, packet, LAPSED, by_mode(service));
 	if (packet->looked_up && packet->pinned == PINNED_FORWARDED && service->mode == OPEN)
 		return not_redirected(service, packet, ESTABLISHED, PASS);
-	if (packet->looked_up && packet->pinned == PINNED_TO_PATH) {
+	if (packet->looked_up && packet->pinned == PINNED_TO_CACHE) {
 		pinned = pinning(plan, &packet->pin);
 		own = service->own[packet->pin.slot];
 		/* Of a pair of services, each sees one direction of the same connection. */
 		if (own && pinned != service)
 			return redirected(service, packet, own, 0);
 		if (pinned)
-			return redirected(pinned, packet, packet->pin.slot, packet->pin.buckets);
+			return redirected(pinned, packet, pinned->own[packet->pin.slot], packet->pin.buckets);
 	}
 	if (packet->looked_up && packet->pinned == PINNED_TO_LOST && packet->protocol == IPPROTO_TCP &&
 	    service->flags & RESET_LOST)
@@ -313,7 +313,9 @@ static __noinline int comes_straight(struct __sk_buff *context, __u32 source, __
 	       route.ifindex == context->ifindex;
 }
 
-/* The cell of a cache that returns by L2 and whose frame this is, 0 if it is nobody's. */
+#define OF_A_CACHE (1 << 16)
+
+/* OF_A_CACHE if this is the frame of a usable cache, with the cell that counts it if it counts as returned; else 0. */
 inline_always __u32 sender(struct __sk_buff *context, const struct plan *plan)
 {
 	__u8 *octets = (void *)(long)context->data;
@@ -331,9 +333,20 @@ inline_always __u32 sender(struct __sk_buff *context, const struct plan *plan)
 		if (!entry)
 			return 0;
 		if (entry >> 16 == mac)
-			return entry & 0xffff;
+			return OF_A_CACHE | (entry & 0xffff);
 	}
 	return 0;
+}
+
+/* WCCP to or from another router. */
+static __noinline int is_wccp(struct __sk_buff *context, const struct plan *plan, const struct packet *packet)
+{
+	if (!plan || !packet || packet->protocol != IPPROTO_UDP)
+		return 0;
+	if (packet->destination_port == WCCP_PORT && host(plan, packet->destination) & HOST_ROUTER)
+		return 1;
+	return packet->source_port == WCCP_PORT && host(plan, packet->source) & HOST_ROUTER &&
+	       comes_straight(context, packet->source, packet->destination);
 }
 
 /* The cell of the first reason why no service may have the packet, in the order of `Exemption`; NOTHING for none. */
@@ -354,7 +367,7 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 	if (is_ethernet && plan->macs_mask) {
 		cell = sender(context, plan);
 		if (cell) {
-			count(cell, packet->octets);
+			count(cell & 0xffff, packet->octets);
 			return EXEMPT_FROM_CACHE;
 		}
 	}
@@ -364,14 +377,14 @@ inline_always enum cell exemption(struct __sk_buff *context, const struct plan *
 		return EXEMPT_NEVER;
 	if (packet->ttl <= 1)
 		return EXEMPT_NO_HOP_LEFT;
-	if (packet->protocol == IPPROTO_UDP && packet->destination_port == WCCP_PORT)
+	if (is_wccp(context, plan, packet))
 		return EXEMPT_WCCP;
 	return NOTHING;
 }
 
 /* -- errors and fragments ------------------------------------------------------------------------------ */
 
-/* An ICMP error on its way from client to server about a flow that is pinned to a path goes there too.
+/* An ICMP error on its way from client to server about a flow that is pinned to a cache goes there too.
  * Returns -1 if it is an ordinary packet.
  */
 static __noinline int ask_about_error(struct __sk_buff *context, const struct plan *plan, struct packet *packet)
@@ -404,10 +417,10 @@ static __noinline int ask_about_error(struct __sk_buff *context, const struct pl
 	from_high = flow_key(&about, &key);
 	pin = bpf_map_lookup_elem(&flows, &key);
 	/* What the client complains about came to it: from the other end. */
-	if (!pin || is_over(pin, &about) || worth(plan, pin) != PINNED_TO_PATH || from_high == pin->client_is_high)
+	if (!pin || is_over(pin, &about) || worth(plan, pin) != PINNED_TO_CACHE || from_high == pin->client_is_high)
 		return -1;
 	service = pinning(plan, pin);
-	return service ? redirected(service, packet, pin->slot, pin->buckets) : -1;
+	return service ? redirected(service, packet, service->own[pin->slot], pin->buckets) : -1;
 }
 
 inline_always void fragment_key(const struct packet *packet, struct fragment_key *key)
@@ -512,7 +525,7 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 		return verdict;
 	}
 	asked = candidates(plan, packet);
-	if (packet->is_error && packet->leased && !packet->truncated) {
+	if (packet->is_error && packet->leased) {
 		verdict = ask_about_error(context, plan, packet);
 		if (verdict >= 0) {
 			count(packet->cell, packet->octets);
@@ -530,10 +543,6 @@ inline_always int classify(struct __sk_buff *context, const struct plan *plan, s
 		if (packet->fragment)
 			remember_first(packet, PASS);
 		return PASS;
-	}
-	if (packet->truncated) {
-		count(DROPPED_TRUNCATED, packet->octets);
-		return DROP;
 	}
 	verdict = ask_in_turn(plan, packet, &asked);
 	if (packet->pin_it)

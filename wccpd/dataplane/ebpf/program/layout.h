@@ -25,6 +25,7 @@
 #define HOST_CACHE 2
 #define HOST_RETURNS_GRE 4
 #define HOST_THERE 8
+#define HOST_ROUTER 16
 
 /* Flags of a range of addresses in `ranges`. */
 #define RANGE_LOCAL 1
@@ -53,8 +54,7 @@ enum cell {
 	EXEMPT_NEVER,
 	EXEMPT_NO_HOP_LEFT,
 	EXEMPT_WCCP,
-	DROPPED_TRUNCATED, /* the headers that a service asks for are not there */
-	DROPPED_STRAY_FRAGMENT, /* a later fragment without its first one */
+	DROPPED_STRAY_FRAGMENT = 8, /* a later fragment without its first one */
 	DROPPED_TOO_BIG, /* answered with ICMP "fragmentation needed" */
 	DROPPED_UNANSWERED, /* should have been answered; one may not (RFC 1812, 4.3.2.7), or not so often */
 	DROPPED_NO_ROOM, /* the kernel did not let us change its length */
@@ -81,7 +81,7 @@ struct service {
 	__u32 unused;
 	__u64 flagged[BUCKETS / 64]; /* buckets with the A flag */
 	__u8 owners[BUCKETS]; /* slot, 0 for nobody */
-	__u8 own[SLOTS]; /* slot of this service's path to the cache of another slot, 0 for none */
+	__u8 own[SLOTS]; /* slot of this service's path to the cache that a slot means, 0 for none */
 	__u16 redirected[SLOTS]; /* cell */
 };
 
@@ -92,7 +92,7 @@ struct path {
 	__u16 mtu;
 	__u16 mss; /* greatest that fits through, 0 for no clamping */
 	__u8 is_gre;
-	__u8 epoch; /* told apart from those that had the slot before */
+	__u8 epoch; /* tells the cache that the slot means from those that it meant before; also without a path */
 	__u16 unused;
 };
 
@@ -102,7 +102,7 @@ struct plan {
 	__u32 caches_network; /* all caches are in here: most sources need no look at `hosts` */
 	__u32 caches_mask;
 	__u32 hosts, hosts_mask; /* heap: table of addresses */
-	__u32 macs, macs_mask; /* heap: table of caches that return by L2; mask 0: none */
+	__u32 macs, macs_mask; /* heap: table of usable caches on our segments; mask 0: none */
 	__u32 ranges, ranges_count; /* heap: ranges of addresses */
 	__u16 least_mss; /* for SYN-ACKs of flows that are not pinned, 0 for no clamping */
 	__u16 unused[3];

@@ -22,7 +22,7 @@
 #define ICMP_ECHO 8
 #define NANOSECONDS 1000000000ull
 
-enum pinned { NOT_PINNED, PINNED_FORWARDED, PINNED_TO_PATH, PINNED_TO_LOST, PINNED_FOR_NOTHING };
+enum pinned { NOT_PINNED, PINNED_FORWARDED, PINNED_TO_CACHE, PINNED_TO_LOST, PINNED_FOR_NOTHING };
 
 /* One packet and what is decided about it. Numbers in host order. */
 struct packet {
@@ -38,7 +38,7 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 is_error; /* ICMP error */
-	__u8 truncated;
+	__u8 flowless; /* ends within its transport header: of no flow */
 	__u8 leased;
 	__u8 looked_up;
 	__u8 pinned; /* enum pinned */
@@ -91,6 +91,11 @@ inline_always int is_icmp_error(__u32 type)
 	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12; /* RFC 1122, 3.2.2 */
 }
 
+inline_always __u32 transport_header_octets(__u32 protocol)
+{
+	return protocol == IPPROTO_TCP ? 20 : protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP ? 8 : 0;
+}
+
 /* Ports, flags and type; an echo's identifier serves as both ports of its flow. */
 inline_always void read_transport(struct __sk_buff *context, struct packet *packet)
 {
@@ -99,23 +104,22 @@ inline_always void read_transport(struct __sk_buff *context, struct packet *pack
 	__u8 *octets = (void *)(long)context->data + begin;
 	__u8 copied[16] = {};
 
-	if (has >= sizeof(copied) && octets + sizeof(copied) <= (__u8 *)(long)context->data_end) {
+	if (has >= sizeof(copied) && octets + sizeof(copied) <= (__u8 *)(long)context->data_end)
 		__builtin_memcpy(copied, octets, sizeof(copied));
-	} else if (has >= sizeof(copied)) {
-		if (bpf_skb_load_bytes(context, begin, copied, sizeof(copied)))
-			packet->truncated = 1;
-	} else if (has >= 8) {
-		if (bpf_skb_load_bytes(context, begin, copied, 8))
-			packet->truncated = 1;
-	} else {
-		packet->truncated = has_ports(packet->protocol) || packet->protocol == IPPROTO_ICMP;
-	}
+	else if (has >= sizeof(copied))
+		bpf_skb_load_bytes(context, begin, copied, sizeof(copied));
+	else if (has >= 8)
+		bpf_skb_load_bytes(context, begin, copied, 8);
+	else if (has >= 4)
+		bpf_skb_load_bytes(context, begin, copied, 4);
+	/* The first fragment has at least eight; the kernel would look at the whole packet. */
+	packet->flowless = has < transport_header_octets(packet->protocol) && !packet->fragment;
 	if (has_ports(packet->protocol)) {
 		packet->source_port = copied[0] << 8 | copied[1];
 		packet->destination_port = copied[2] << 8 | copied[3];
 		if (packet->protocol == IPPROTO_TCP)
 			packet->tcp_flags = copied[13];
-	} else if (packet->protocol == IPPROTO_ICMP && !packet->truncated) {
+	} else if (packet->protocol == IPPROTO_ICMP && has >= 8) {
 		packet->icmp_type = copied[0];
 		packet->is_error = is_icmp_error(copied[0]);
 	}

@@ -178,7 +178,7 @@ static __noinline int reset(struct __sk_buff *context, struct packet *packet, in
 	struct tcphdr old = {};
 	__u32 data, sum;
 
-	if (packet->tcp_flags & TCP_RST || packet->truncated || !may_answer(packet) ||
+	if (packet->tcp_flags & TCP_RST || packet->flowless || !may_answer(packet) ||
 	    bpf_skb_load_bytes(context, packet->offset + packet->header_octets, &old, sizeof(old))) {
 		count(DROPPED_UNANSWERED, packet->octets);
 		return TC_ACT_SHOT;
@@ -302,14 +302,19 @@ inline_always int send(struct __sk_buff *context, const struct plan *plan, struc
 inline_always void clamp_answer(struct __sk_buff *context, const struct plan *plan, struct packet *packet)
 {
 	__u32 greatest = plan->least_mss;
+	const struct service *service;
+	const struct path *path;
 
 	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != (TCP_SYN | TCP_ACK))
 		return;
 	packet->now_seconds = bpf_ktime_get_coarse_ns() / NANOSECONDS;
 	look_up_flow(plan, packet);
 	packet->looked_up = 0;
-	if (packet->pinned == PINNED_TO_PATH)
-		greatest = plan->paths[packet->pin.slot].is_gre ? plan->paths[packet->pin.slot].mss : 0;
+	service = packet->pinned == PINNED_TO_CACHE ? pinning(plan, &packet->pin) : 0;
+	if (service) {
+		path = &plan->paths[service->own[packet->pin.slot]];
+		greatest = path->is_gre ? path->mss : 0;
+	}
 	packet->pinned = NOT_PINNED;
 	if (greatest)
 		clamp(context, packet->offset + packet->header_octets, greatest);
