@@ -5,7 +5,7 @@ sections are plain frozen models. A leaf: knows neither wccpd, nor bgp, nor gre.
 """
 
 from config.errors import ConfigError, Problem
-from config.loader import load, parse
+from config.loader import load, parse, read
 from config.model import (
     Bgp,
     Config,
@@ -38,5 +38,6 @@ __all__ = [
     "Tunnel",
     "load",
     "parse",
+    "read",
     "redacted",
 ]

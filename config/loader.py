@@ -39,13 +39,22 @@ def load(path: Path | str) -> Config:
     Raises:
         ConfigError: with every problem of the file.
     """
+    return parse(read(path), file=str(path), directory=Path(path).parent)
+
+
+def read(path: Path | str) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read, is too large, or no UTF-8.
+    """
     name = str(path)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(name, 0, 0, (), f"cannot be read: {_why(error)}"),)) from None
-    return parse(_decode(content, name), file=name, directory=Path(path).parent)
+    return _decode(content, name)
 
 
 def parse(text: str, *, file: str = "<text>", directory: Path | None = None) -> Config:
