@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
 from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
+from wccpd.plan.policy import KernelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -64,6 +65,7 @@ class Reconciler:
         on_round: Callable[[Round], None],
         *,
         lease_seconds: float = 30.0,
+        settings: KernelSettings | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -73,18 +75,22 @@ class Reconciler:
             read_view: The engine's newest picture; called in the event loop when a round begins.
             on_round: Told of each round, in the event loop.
             lease_seconds: How long the kernel goes on redirecting without us.
+            settings: What the plane is opened with, for `reconfigure`.
         """
         self._policy = policy
         self._make_plane = make_plane
         self._read_view = read_view
         self._on_round = on_round
+        self._settings = self._applied = settings or KernelSettings()
         self._lease_seconds = lease_seconds
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
         self._slots: dict[Path, int] | None = None
         self._freed: tuple[int, ...] = ()
         self._refused: frozenset[Path] = frozenset()
+        self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._new_lease = asyncio.Event()
         self.drained: Collection[IPv4Address] = frozenset()
         """Caches that get no new flows; say `wish` after changing it."""
         self.plan: RedirectPlan | None = None
@@ -107,13 +113,22 @@ class Reconciler:
     async def keep_lease(self) -> None:
         """Renew the lease until cancelled."""
         while True:
+            self._new_lease.clear()
             await self.renew_lease()
-            await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_LEASE):
+                    await self._new_lease.wait()
 
     async def renew_lease(self) -> None:
         """Renew the lease once; what keeps it from that is a fault of the next round too."""
         with contextlib.suppress(KernelError):
             await self._call(lambda plane: plane.renew_lease(self._lease_seconds))
+
+    def set_lease(self, seconds: float) -> None:
+        """Change how long the kernel goes on without us, from the next renewal on, which is now."""
+        if seconds != self._lease_seconds:
+            self._lease_seconds = seconds
+            self._new_lease.set()
 
     async def live_flows(self) -> Mapping[Path, int]:
         """How many flows are pinned to each path.
@@ -136,14 +151,69 @@ class Reconciler:
 
     async def once(self) -> None:
         """One round for the newest view; a second one if a path was refused, so that others cover for it."""
-        refused = self._refused
-        await self._newest()
-        if self._refused - refused:
+        async with self._turn:
+            refused = self._refused
             await self._newest()
+            if self._refused - refused:
+                await self._newest()
+
+    async def reconfigure(
+        self,
+        policy: Policy,
+        settings: KernelSettings,
+        read_view: Callable[[], RouterView] | None = None,
+        commit: Callable[[], None] = lambda: None,
+    ) -> tuple[KernelError, ...]:
+        """Bring the kernel to another policy; if it refuses anything that it did not refuse before, back again.
+
+        Args:
+            policy: What the operator decides now.
+            settings: The same objects, with the names of other services.
+            read_view: The engine's picture as it will be once it has taken the change too; None: it need not.
+            commit: Makes the engine take it; called between two rounds, and only if the kernel took it.
+
+        Returns:
+            Why it was not taken; empty if it was.
+        """
+        async with self._turn:
+            if not self.last.at:
+                await self._newest()
+            before, view = set(map(str, self.last.faults)), (read_view or self._read_view)()
+            await self._in_worker(lambda plane: self._round(plane, view, policy, settings))
+            refusals = tuple(fault for fault in self.last.faults if str(fault) not in before)
+            if refusals:
+                await self._newest()
+                return refusals
+            self._policy, self._settings = policy, settings
+            commit()
+            await self._newest()
+            return ()
+
+    async def restore(self, policy: Policy, settings: KernelSettings) -> None:
+        """Take a policy as a start does: what the kernel refuses of it is tried again each round."""
+        self._policy, self._settings = policy, settings
+        await self.once()
+
+    async def preview(
+        self, policy: Policy, settings: KernelSettings, view: RouterView
+    ) -> tuple[RedirectPlan, tuple[str, ...]]:
+        """The plan that another policy would make, and what would be done to the kernel, one line each.
+
+        Raises:
+            KernelError: It could not be read.
+        """
+
+        def look(plane: DataPlane) -> tuple[RedirectPlan, tuple[str, ...]]:
+            slots, _ = self._allocated(plane, wanted_paths(view))
+            plan = self._planned(view, policy, slots)
+            return plan, plane.preview(Wish(plan, policy.tunnels), settings)
+
+        async with self._turn:
+            return await self._call(look)
 
     async def _newest(self) -> None:
-        view = self._read_view()
-        await self._in_worker(lambda plane: self._round(plane, view))
+        view, policy, settings = self._read_view(), self._policy, self._settings
+        await self._in_worker(lambda plane: self._round(plane, view, policy, settings))
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
@@ -180,25 +250,29 @@ class Reconciler:
             said = KernelError("data plane", "run", 0, f"{type(bug).__name__}: {bug}")
             return Round(before.observation, faults=(said,), at=before.at, bug=bug)
 
-    def _round(self, plane: DataPlane, view: RouterView) -> Round:
-        if self._slots is None:
-            self._slots = dict(plane.observe().slots)
-        self._allocate(wanted_paths(view))
-        plan = redirect_plan(
-            view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
-        )
-        applied = plane.bring_to(Wish(plan, self._policy.tunnels))
+    def _round(self, plane: DataPlane, view: RouterView, policy: Policy, settings: KernelSettings) -> Round:
+        self._slots, self._freed = self._allocated(plane, wanted_paths(view))
+        plan = self._planned(view, policy, self._slots)
+        if settings is not self._applied:
+            plane.reconfigure(settings)
+            self._applied = settings
+        applied = plane.bring_to(Wish(plan, policy.tunnels))
         self.plan, self._refused = plan, applied.refused
         return Round(plane.observe(), applied, applied.faults)
 
-    def _allocate(self, wanted: frozenset[Path]) -> None:
-        """Slots for the wanted paths; those freed are used again as late as possible."""
-        assert self._slots is not None
-        leaving = sorted(slot for path, slot in self._slots.items() if path not in wanted)
+    def _planned(self, view: RouterView, policy: Policy, slots: Mapping[Path, int]) -> RedirectPlan:
+        return redirect_plan(view, policy, slots, refused=self._refused, drained=frozenset(self.drained))
+
+    def _allocated(
+        self, plane: DataPlane, wanted: frozenset[Path]
+    ) -> tuple[dict[Path, int], tuple[int, ...]]:
+        """Slots for the wanted paths, and those that are free again: they are used again as late as possible."""
+        before = dict(plane.observe().slots) if self._slots is None else self._slots
+        leaving = sorted(slot for path, slot in before.items() if path not in wanted)
         freed = (*self._freed, *leaving)
-        self._slots = allocate_slots(self._slots, wanted, freed)
-        taken = set(self._slots.values())
-        self._freed = tuple(slot for slot in freed if slot not in taken)
+        slots = allocate_slots(before, wanted, freed)
+        taken = set(slots.values())
+        return slots, tuple(slot for slot in freed if slot not in taken)
 
     def _opened(self) -> DataPlane:
         if self._plane is None:

@@ -70,6 +70,8 @@ class EbpfDataPlane:
         self._lists: dict[str, tuple[AclLine, ...]] = {}
         self._lease_seconds = 0.0
         self._in_force = False
+        self._plan: RedirectPlan | None = None
+        """The plan in force; None while it is that of an earlier run."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return packets."""
         self._loaded: Loaded | None = None
@@ -114,8 +116,38 @@ class EbpfDataPlane:
         loaded.pin()
         self._attach(loaded, self._hooks(wish.plan, facts, links), links, changes, faults)
         self._remove_tunnels(wish.tunnels, present, changes, faults)
-        self._in_force = True
+        self._in_force, self._plan = True, wish.plan
         return Applied(tuple(changes), made, (*faults, *wayless.values()), frozenset(wayless))
+
+    def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
+        """See `DataPlane.preview`. The redirect is one image, of which only services are told apart."""
+        with host.kernel("network state", "read"):
+            present = gre.link.observe(self._ipr, self._settings.device_prefix)
+        wanted = {tunnel.name for tunnel in wish.tunnels}
+        before = {} if self._plan is None else {each.name: each for each in self._plan.services}
+        after = {each.name: each for each in wish.plan.services}
+        shared = self._plan is None or replace(self._plan, services=()) != replace(wish.plan, services=())
+        places = settings.services != self._settings.services
+        return (
+            *(
+                f"make device {tunnel.name}"
+                for tunnel in wish.tunnels
+                if tunnel.name not in present or not present[tunnel.name].is_like(tunnel)
+            ),
+            *(f"remove device {name}" for name in sorted(present.keys() - wanted)),
+            *(f"add service {name} to the plan" for name in after if name not in before),
+            *(
+                f"change service {name} in the plan"
+                for name in after
+                if before.get(name, after[name]) != after[name]
+            ),
+            *(f"remove service {name} from the plan" for name in before if name not in after),
+            *(("change what services of the plan share",) if shared or places else ()),
+        )
+
+    def reconfigure(self, settings: KernelSettings) -> None:
+        """See `DataPlane.reconfigure`."""
+        self._settings = settings
 
     def renew_lease(self, seconds: float) -> None:
         """See `DataPlane.renew_lease`."""
