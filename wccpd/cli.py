@@ -36,10 +36,10 @@ app = typer.Typer(
 @app.command()
 def run(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the router until it is told to stop."""
-    settings = _load(config_file)
+    settings, text = _load_with_text(config_file)
     from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
 
-    raise typer.Exit(daemon.run(settings, config_file))
+    raise typer.Exit(daemon.run(settings, config_file.absolute(), text))
 
 
 @app.command()
@@ -69,11 +69,16 @@ def main() -> None:
 
 
 def _load(file: Path) -> Config:
-    """The settings, or every problem on standard error and the end of the command."""
+    return _load_with_text(file)[0]
+
+
+def _load_with_text(file: Path) -> tuple[Config, str]:
+    """The settings and what they were made of, or every problem on standard error and the end of the command."""
     import config  # noqa: PLC0415 - pydantic takes longer to import than --help may
 
     try:
-        return config.load(file)
+        text = config.read(file)
+        return config.parse(text, file=str(file), directory=file.parent), text
     except config.ConfigError as error:
         typer.echo(str(error), err=True)
         count = len(error.problems)

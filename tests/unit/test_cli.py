@@ -33,8 +33,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     calls: list[tuple[object, ...]] = []
     fake = types.ModuleType("wccpd.daemon.app")
 
-    def run(settings: config.Config, path: Path) -> int:
-        calls.append(("run", settings, path))
+    def run(settings: config.Config, path: Path, text: str) -> int:
+        calls.append(("run", settings, path, text))
         return 7
 
     def cleanup(settings: config.Config) -> int:
@@ -72,7 +72,7 @@ def test_run_hands_the_settings_and_the_file_to_the_daemon_and_returns_its_code(
 ) -> None:
     result = shell.invoke(cli.app, ["run", "--config", str(EXAMPLE)])
     assert result.exit_code == 7
-    assert daemon == [("run", config.load(EXAMPLE), EXAMPLE)]
+    assert daemon == [("run", config.load(EXAMPLE), EXAMPLE.absolute(), EXAMPLE.read_text())]
 
 
 def test_cleanup_hands_the_settings_to_the_daemon(daemon: list[tuple[object, ...]]) -> None:

@@ -20,9 +20,12 @@ import structlog
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
+from wccpd.daemon.change import Changer
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
+from wccpd.daemon.reload import Reloader
+from wccpd.daemon.unconfirmed import Content, Unconfirmed
 from wccpd.daemon.verbs import Verbs
 from wccpd.daemon.wccp import WccpSpeaker, report
 from wccpd.dataplane.choose import PlaneChoice, PlaneKind
@@ -57,11 +60,17 @@ WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
 
 
-def run(config: Config, config_file: Path) -> int:
-    """Run the router until SIGTERM or SIGINT; return the exit code."""
+def run(config: Config, config_file: Path, text: str) -> int:
+    """Run the router until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        config: The configuration.
+        config_file: Its file, an absolute path, for reloads.
+        text: What the file held.
+    """
     logging.configure(config.log)
     try:
-        daemon = _Daemon(config, config_file)
+        daemon = _Daemon(Content(config, text), config_file)
     except KernelError as error:
         log.error("cannot_start", reason=str(error))
         return ExitCode.FAILURE
@@ -109,8 +118,10 @@ def _left_behind(reconciler: Reconciler, bgp: BgpSide) -> tuple[str, ...]:
 class _Daemon:
     """One run of the daemon."""
 
-    def __init__(self, config: Config, config_file: Path) -> None:
-        self._config = config
+    def __init__(self, in_file: Content, config_file: Path) -> None:
+        kept = Unconfirmed(in_file.config.state_directory)
+        content = kept.at_start(in_file)
+        config = self._config = content.config
         self._config_file = config_file
         self._started = time.monotonic()
         self._stop = asyncio.Event()
@@ -132,23 +143,28 @@ class _Daemon:
             self._read_view,
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
+            settings=self._choice.settings,
         )
         self._reconciler.drained = self._drains.caches
         self._wccp = WccpSpeaker(router, self._on_change)
+        changer = Changer(self._wccp, self._bgp, self._reconciler, config, self._on_taken)
+        self._reloader = Reloader(config_file, content, changer, kept, self._notifier)
+        if content is not in_file:
+            self._reloader.unlike_file = f"what {config_file} holds was taken on trial and never confirmed"
+            logging.configure(config.log)
+            log.warning("file_not_taken", reason=self._reloader.unlike_file, hint="wccpctl reload takes it")
 
     async def main(self) -> int:
         """Everything from start to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("reload_not_supported", hint="restart wccpd")
-        )
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains)
+                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains, self._reloader)
                 await stack.enter_async_context(
                     ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
                 )
@@ -171,6 +187,7 @@ class _Daemon:
                 tasks.create_task(self._reconciler.keep_lease(), name="lease"),
                 tasks.create_task(self._bgp.run(), name="bgp"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
+                tasks.create_task(self._reloader.run(), name="reload"),
                 tasks.create_task(self._watchdog(), name="watchdog"),
             ]
             self._notifier.send("READY=1", "STATUS=running")
@@ -208,6 +225,14 @@ class _Daemon:
             if time.monotonic() - self._reconciler.last.at < WATCHDOG_KERNEL_SECONDS:
                 self._notifier.send("WATCHDOG=1")
             await asyncio.sleep(patience / 3)
+
+    def _on_taken(self, config: Config) -> None:
+        """The parts have another configuration: what we look at goes by it too."""
+        before, policy = self._policy, assemble.policy(config)
+        gone = {each.key for each in before.services} - {each.key for each in policy.services}
+        self._inspection.forget(set(map(service_name, gone)))
+        self._config, self._policy = config, policy
+        logging.configure(config.log)
 
     def _on_change(self) -> None:
         self._reconciler.wish()
@@ -309,6 +334,8 @@ class _Daemon:
             dataplane_reason=fault or (f"not ebpf: {self._choice.reason}" if self._choice.reason else ""),
             hash_function=self._choice.hash_function,
             config_file=str(self._config_file),
+            config_unlike_file=self._reloader.unlike_file,
+            rollback_in_seconds=self._reloader.seconds_left(now),
         )
 
     def _refusals(self, now: float) -> Iterator[RefusalStatus]:
