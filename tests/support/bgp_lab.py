@@ -6,9 +6,10 @@
              169.254.7.1  tun-b ---- veth ---- tgw-b  169.254.7.2 (BIRD 1), 169.254.7.3 (BIRD 2)
              fd00:7::1                                fd00:7::2,            fd00:7::3
 
-The veth pairs stand for GRE tunnels. Each BIRD is one of the transit gateway's two speakers, on all tunnels: a
-single BIRD cannot hold two sessions to one remote address. gobgpd's socket is in a temporary folder, so a
-speaker under test runs in the test's own process.
+The veth pairs stand for GRE tunnels; with `gre` the gateway's ends really are such, from 10.99.1.1 and .2 to
+10.99.1.10, and the router's ends are left to whoever is tested. Each BIRD is one of the transit gateway's two speakers,
+on all tunnels: a single BIRD cannot hold two sessions to one remote address. gobgpd's socket is in a temporary folder,
+so a speaker under test runs in the test's own process.
 """
 
 from __future__ import annotations
@@ -166,10 +167,14 @@ class Lab:
         passive: Whether the transit gateway only listens. Else both sides dial.
         ipv6: Whether the transit gateway exchanges IPv6 prefixes too.
         gobgpd: The program.
+        gre: Whether its ends of the tunnels are GRE devices; else both ends are of veth pairs.
     """
 
-    def __init__(self, *, passive: bool, ipv6: bool = False, gobgpd: str = "gobgpd") -> None:
+    def __init__(
+        self, *, passive: bool, ipv6: bool = False, gobgpd: str = "gobgpd", gre: bool = False
+    ) -> None:
         self._passive = passive
+        self._gre = gre
         self._ipv6 = ipv6
         self.program = gobgpd
         self._stack = ExitStack()
@@ -186,12 +191,17 @@ class Lab:
             self.gateway = stack.enter_context(Namespace("t"))
             self.folder = Path(stack.enter_context(TemporaryDirectory(prefix="wt-bgp-")))
             stack.callback(self._end_processes)
+            if self._gre:
+                self._connect_by_gre()
             for tunnel, third in TUNNELS.items():
                 far = tunnel.replace("tun-", "tgw-")
                 net = f"169.254.{third}"
-                self.router.connect(tunnel, f"{net}.1/29", self.gateway, far, f"{net}.2/29")
+                if self._gre:
+                    self.gateway.run("ip", "address", "add", f"{net}.2/29", "dev", far)
+                else:
+                    self.router.connect(tunnel, f"{net}.1/29", self.gateway, far, f"{net}.2/29")
+                    self.router.run("ip", "address", "add", f"fd00:{third}::1/125", "dev", tunnel, "nodad")
                 self.gateway.run("ip", "address", "add", f"{net}.3/29", "dev", far)
-                self.router.run("ip", "address", "add", f"fd00:{third}::1/125", "dev", tunnel, "nodad")
                 for number in (2, 3):
                     self.gateway.run(
                         "ip", "address", "add", f"fd00:{third}::{number}/125", "dev", far, "nodad"
@@ -207,6 +217,15 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _connect_by_gre(self) -> None:
+        self.router.connect("eth0", "10.99.1.10/24", self.gateway, "eth0", "10.99.1.1/24")
+        self.gateway.run("ip", "address", "add", "10.99.1.2/24", "dev", "eth0")
+        for last, tunnel in enumerate(TUNNELS, start=1):
+            device = tunnel.replace("tun-", "tgw-")
+            ends = ("local", f"10.99.1.{last}", "remote", "10.99.1.10", "ttl", "255")
+            self.gateway.run("ip", "link", "add", device, "type", "gre", *ends)
+            self.gateway.run("ip", "link", "set", device, "up")
 
     def announce(self, prefixes: Iterable[str], looped: Iterable[str] = ()) -> None:
         """Let both speakers announce exactly these prefixes."""

@@ -58,8 +58,8 @@ class Daemon:
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             )
 
-    def ready(self) -> Daemon:
-        wait_for(lambda: self._alive() and self.try_status(), "the control socket answers")
+    def ready(self, seconds: float = 20.0) -> Daemon:
+        wait_for(lambda: self._alive() and self.try_status(), "the control socket answers", seconds)
         return self
 
     def _alive(self) -> bool:
