@@ -194,6 +194,7 @@ class _Daemon:
             await self._stop.wait()
             self._notifier.send("STOPPING=1")
             log.info("stopping")
+            self._reloader.stop()
             await self._bgp.withdraw()
             if self._bgp.is_configured:
                 await asyncio.sleep(WITHDRAW_GRACE_SECONDS)

@@ -137,7 +137,7 @@ class BgpSide:
         if found is not None:
             self._hosts = found.hosts
             self._rib.adopt(found.route_set(), time.monotonic())
-        self._set_hash_policy()
+        self.set_hash_policy()
         with HostWatch(self._protocol) as watch:
             loop = asyncio.get_running_loop()
             loop.add_reader(watch.fileno(), self._on_notice, watch)
@@ -170,10 +170,7 @@ class BgpSide:
         Returns:
             What gobgpd did not take, in words; empty when it took all, or was not there to be asked.
         """
-        hash_policy = self._hash_policy
         self._take(config)
-        if self._hash_policy != hash_policy:
-            self._set_hash_policy()
         self._gate.reconfigure(assemble.advertise_policy(config))
         self._facts_changed.set()
         spec, rib_policy = assemble.speaker_spec(config), assemble.rib_policy(config)
@@ -310,7 +307,8 @@ class BgpSide:
             self._dirty.set()
             self._on_host_change()
 
-    def _set_hash_policy(self) -> None:
+    def set_hash_policy(self) -> None:
+        """Set what the configuration says for the whole host, if it says anything."""
         if self._hash_policy is None:
             return
         try:

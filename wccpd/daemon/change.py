@@ -11,13 +11,11 @@ sends nothing into it any more; as long as it is there, what comes out of it is 
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wccpd import assemble
-from wccpd.daemon.wccp import discard
 from wccpd.dataplane.linux import adjacent_networks
 from wccpd.errors import KernelError
 from wccpd.plan.pages import keep_places
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from wccpd.plan.policy import KernelSettings, Policy
     from wccpd.plan.redirect import RedirectPlan
     from wccpd.protocol.reconfigure import GroupChange
-    from wccpd.protocol.router import Router
     from wccpd.protocol.settings import EngineSettings
+    from wccpd.protocol.view import RouterView
 
 WITHDRAW_GRACE_SECONDS = 1.0
 """Between gobgpd's last word on a tunnel's sessions and the end of the tunnel."""
@@ -97,9 +95,8 @@ class Changer:
         """
         try:
             engine = await self._engine_settings(after)
-            trial = self._trial(engine)
             plan, kernel = await self._reconciler.preview(
-                assemble.policy(after), self._kernel_settings(after), trial.view()
+                assemble.policy(after), self._kernel_settings(after), self._view_with(engine)
             )
         except KernelError as error:
             raise NotTakenError(error) from error
@@ -116,22 +113,25 @@ class Changer:
         Raises:
             NotTakenError: Nothing has changed.
         """
-        before = self._config
         try:
             engine = await self._engine_settings(after)
             fresh = await self._wccp.prepare(engine)
         except (OSError, KernelError) as error:
             raise NotTakenError(error) from error
+        before = self._config
         try:
             await self._make_tunnels(before, after)
             await self._tell_bgp(before, after)
-            await self._redirect(before, after, engine, fresh)
-        except NotTakenError:
-            discard(fresh)
+            await self._redirect(after, engine, fresh)
+        except Exception:
+            # A bug of ours is no reason to stay halfway.
+            if self._config is before:
+                self._wccp.discard(fresh)
+                await self._bgp.reconfigure(before)
+                await self._reconciler.restore(assemble.policy(before), self._settings)
             raise
         self._reconciler.set_lease(after.redirect.lease_seconds)
-        self._config = after
-        self._settings = self._kernel_settings(after)
+        self._bgp.set_hash_policy()
 
     async def _make_tunnels(self, before: Config, after: Config) -> None:
         """Have all tunnels of both; only the services of before look at what comes out of them."""
@@ -145,42 +145,28 @@ class Changer:
     async def _tell_bgp(self, before: Config, after: Config) -> None:
         fault = await self._bgp.reconfigure(after)
         if fault:
-            await self._undo(before)
             raise NotTakenError(fault)
         if _leaving(assemble.policy(before).tunnels, assemble.policy(after).tunnels):
             await asyncio.sleep(WITHDRAW_GRACE_SECONDS)
 
     async def _redirect(
-        self,
-        before: Config,
-        after: Config,
-        engine: EngineSettings,
-        fresh: Mapping[IPv4Address, WccpSocket],
+        self, after: Config, engine: EngineSettings, fresh: Mapping[IPv4Address, WccpSocket]
     ) -> None:
+        settings = self._kernel_settings(after)
+
         def commit() -> None:
+            self._config, self._settings = after, settings
             self._on_taken(after)
             self._wccp.reconfigure(engine, fresh)
 
         faults = await self._reconciler.reconfigure(
-            assemble.policy(after),
-            self._kernel_settings(after),
-            lambda: self._trial(engine).view(),
-            commit,
+            assemble.policy(after), settings, lambda: self._view_with(engine), commit
         )
         if faults:
-            await self._undo(before)
             raise NotTakenError(*faults)
 
-    async def _undo(self, before: Config) -> None:
-        """Back from any step before the engine's."""
-        await self._bgp.reconfigure(before)
-        await self._reconciler.restore(assemble.policy(before), self._settings)
-
-    def _trial(self, settings: EngineSettings) -> Router:
-        """The engine as it would be."""
-        trial = copy.deepcopy(self._wccp.router)
-        trial.reconfigure(settings, time.monotonic())
-        return trial
+    def _view_with(self, settings: EngineSettings) -> RouterView:
+        return self._wccp.router.prospect(settings, time.monotonic())
 
     async def _engine_settings(self, config: Config) -> EngineSettings:
         first_number = self._wccp.router.settings.first_number

@@ -23,6 +23,7 @@ from wccpd.difference import difference
 from wccpd.status.control import VerbError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from wccpd.daemon.change import Changer
@@ -69,6 +70,8 @@ class Reloader:
         self._busy = asyncio.Lock()
         self._asked = False
         self._wake = asyncio.Event()
+        self._working: asyncio.Task[object] | None = None
+        self._refusal = "wccpd is still starting"
         self.unlike_file = ""
         """Why what is in force is not what the file holds, in words; empty when it is, as far as we know."""
 
@@ -81,8 +84,15 @@ class Reloader:
         """Until what is on trial is rolled back; None when nothing is."""
         return None if self._trial is None else max(0.0, self._trial.deadline - now)
 
+    def stop(self) -> None:
+        """Change nothing any more; what is halfway is abandoned, since everything of ours is about to go."""
+        self._refusal = "wccpd is stopping"
+        if self._working is not None:
+            self._working.cancel()
+
     async def run(self) -> None:
         """Carry out requests, and roll back in time, until cancelled."""
+        self._refusal = ""
         while True:
             await self._woken()
             with contextlib.suppress(VerbError):
@@ -126,21 +136,28 @@ class Reloader:
         Raises:
             VerbError: It is not taken, everything is as before; the text says why, all reasons at once.
         """
+        try:
+            async with self._turn():
+                return await self._reload(confirm_seconds)
+        except (NotTakenError, configuration.ConfigError) as error:
+            log.error("reload_refused", reason=str(error))
+            raise VerbError(str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One change at a time, and systemd knows of it."""
         if self._busy.locked():
-            raise VerbError("another reload is under way")
+            raise NotTakenError("another reload is under way")
         async with self._busy:
+            if self._refusal:
+                raise NotTakenError(self._refusal)
+            self._working = asyncio.current_task()
             self._notifier.reloading()
             try:
-                answer = await self._reload(confirm_seconds)
-            except (NotTakenError, configuration.ConfigError) as error:
-                self._notifier.send("READY=1", "STATUS=running; the last reload was refused")
-                log.error("reload_refused", reason=str(error))
-                raise VerbError(str(error)) from error
-            except BaseException:
+                yield
+            finally:
+                self._working = None
                 self._notifier.send("READY=1")
-                raise
-            self._notifier.send("READY=1", "STATUS=running")
-            return answer
 
     async def _reload(self, confirm_seconds: float | None) -> Answer:
         if self._trial is not None:
@@ -174,7 +191,7 @@ class Reloader:
             raise NotTakenError(f"cannot write {self._kept.path}: {error.strerror}") from error
         try:
             await self._changer.change(after.config)
-        except BaseException:
+        except Exception:
             self._kept.put_back(noted)
             raise
 
@@ -185,7 +202,7 @@ class Reloader:
             VerbError: Nothing is, or it is being rolled back.
         """
         if self._trial is None or self._busy.locked():
-            raise VerbError("nothing waits to be confirmed")
+            raise VerbError("nothing waits to be confirmed, or it is being rolled back just now")
         try:
             self._kept.forget()
         except OSError as error:
@@ -206,25 +223,22 @@ class Reloader:
         return await self._back("an operator said so")
 
     async def _back(self, why: str) -> Answer:
-        async with self._busy:
-            trial = self._trial
-            if trial is None:
-                raise VerbError("it has been confirmed meanwhile")
-            self._notifier.reloading()
-            try:
+        trial = self._trial
+        assert trial is not None
+        try:
+            async with self._turn():
                 answer = await self._outlook(self._content, trial.before)
                 await self._changer.change(trial.before.config)
-            except NotTakenError as error:
-                log.error("not_rolled_back", reason=str(error), again_in_seconds=RETRY_SECONDS)
-                self._trial = Trial(trial.before, time.monotonic() + RETRY_SECONDS)
-                raise VerbError(str(error)) from error
-            finally:
-                self._notifier.send("READY=1", "STATUS=running")
-            self._content, self._trial = trial.before, None
-            self.unlike_file = f"what {self._file} held was rolled back: {why}"
+        except NotTakenError as error:
+            log.error("not_rolled_back", reason=str(error), again_in_seconds=RETRY_SECONDS)
+            self._trial = Trial(trial.before, time.monotonic() + RETRY_SECONDS)
             self._wake.set()
-            log.warning("rolled_back", reason=why, config=str(self._file))
-            return answer
+            raise VerbError(str(error)) from error
+        self._content, self._trial = trial.before, None
+        self.unlike_file = f"what {self._file} held was rolled back: {why}"
+        self._wake.set()
+        log.warning("rolled_back", reason=why, config=str(self._file))
+        return answer
 
     async def _outlook(self, before: Content, after: Content) -> dict[str, object]:
         return outlook(before.config, after.config, await self._changer.prospect(after.config))

@@ -67,10 +67,15 @@ class WccpSpeaker:
             try:
                 await sock.open()
             except OSError:
-                discard(fresh)
+                self.discard(fresh)
                 raise
             fresh[local] = sock
         return fresh
+
+    def discard(self, fresh: Mapping[IPv4Address, WccpSocket]) -> None:
+        """Close what `prepare` bound and nobody took."""
+        for sock in fresh.values():
+            sock.close()
 
     def reconfigure(self, settings: EngineSettings, fresh: Mapping[IPv4Address, WccpSocket]) -> None:
         """Give the engine other settings, and listen where they say.
@@ -101,7 +106,8 @@ class WccpSpeaker:
 
     def close(self) -> None:
         """Close the sockets."""
-        discard(self._sockets)
+        for sock in self._sockets.values():
+            sock.close()
 
     def _serve(self, sock: WccpSocket) -> None:
         assert self._tasks is not None
@@ -151,12 +157,6 @@ class WccpSpeaker:
                 service=str(refused.service) if refused.service is not None else None,
                 detail=refused.detail,
             )
-
-
-def discard(sockets: Mapping[IPv4Address, WccpSocket]) -> None:
-    """Close sockets that nobody serves."""
-    for sock in sockets.values():
-        sock.close()
 
 
 def _listening(settings: EngineSettings) -> dict[IPv4Address, IPv4Address | None]:

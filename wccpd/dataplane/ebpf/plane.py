@@ -52,6 +52,9 @@ _DEVICE_HINTS: Final = {
 }
 
 
+NO_CLEAR_DF: Final = "redirect.clear_df needs the kernel to fragment, which the eBPF plane cannot ask for"
+
+
 class EbpfDataPlane:
     """See the module."""
 
@@ -103,6 +106,7 @@ class EbpfDataPlane:
 
     def bring_to(self, wish: Wish) -> Applied:
         """See `DataPlane.bring_to`: tunnels, plan, programs, removals."""
+        _refuse_clear_df(wish.plan)
         loaded = self._load()
         changes: list[str] = []
         faults: list[KernelError] = []
@@ -121,6 +125,7 @@ class EbpfDataPlane:
 
     def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
         """See `DataPlane.preview`. The redirect is one image, of which only services are told apart."""
+        _refuse_clear_df(wish.plan)
         with host.kernel("network state", "read"):
             present = gre.link.observe(self._ipr, self._settings.device_prefix)
         wanted = {tunnel.name for tunnel in wish.tunnels}
@@ -412,6 +417,11 @@ class EbpfDataPlane:
                 changes.append(f"no device {name}")
             except KernelError as error:
                 faults.append(error)
+
+
+def _refuse_clear_df(plan: RedirectPlan) -> None:
+    if plan.clear_df:
+        raise KernelError("eBPF data plane", "take the plan", 0, NO_CLEAR_DF)
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:
