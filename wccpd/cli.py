@@ -36,10 +36,12 @@ app = typer.Typer(
 @app.command()
 def run(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the router until it is told to stop."""
-    settings, text = _load_with_text(config_file)
+    # A reload reads it again, and what it names is to be the same then.
+    file = config_file.absolute()
+    settings, text = _load_with_text(file)
     from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
 
-    raise typer.Exit(daemon.run(settings, config_file.absolute(), text))
+    raise typer.Exit(daemon.run(settings, file, text))
 
 
 @app.command()

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config.errors import key_path_text
-from wccpd.difference import difference
 from wccpd.plan.match import service_name
 from wccpd.plan.redirect import HashAssignment
 
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from ipaddress import IPv4Address
 
-    from config import Config, Problem
+    from config import Problem
     from wccpd.daemon.change import Prospect
+    from wccpd.difference import Difference
     from wccpd.plan.redirect import Assignment, RedirectPlan
 
 _NOTHING: Mapping[str, object] = {"problems": [], "refused": [], "changes": [], "services": [], "kernel": []}
@@ -32,15 +32,14 @@ def problems(found: Iterable[Problem]) -> dict[str, object]:
     }
 
 
-def outlook(before: Config, after: Config, prospect: Prospect) -> dict[str, object]:
-    """Of a file that can be used."""
-    found = difference(before, after)
+def outlook(found: Difference, prospect: Prospect | None) -> dict[str, object]:
+    """Of a file that can be used; of one that is refused there is no prospect."""
     return {
         **_NOTHING,
         "refused": [asdict(each) for each in found.refusals],
         "changes": [asdict(each) for each in found.changes],
-        "services": list(_services(prospect)),
-        "kernel": list(prospect.kernel),
+        "services": list(_services(prospect)) if prospect is not None else [],
+        "kernel": list(prospect.kernel) if prospect is not None else [],
     }
 
 

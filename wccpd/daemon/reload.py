@@ -95,12 +95,28 @@ class Reloader:
         self._refusal = ""
         while True:
             await self._woken()
-            with contextlib.suppress(VerbError):
-                if self._asked:
-                    self._asked = False
-                    await self.reload()
-                elif self._trial is not None and time.monotonic() >= self._trial.deadline:
-                    await self._back("it was not confirmed in time")
+            try:
+                await self._due()
+            except VerbError:
+                continue  # the log has it
+            except Exception:
+                # A bug of ours is no reason to end the daemon.
+                log.exception("reload_failed")
+                if self.seconds_left(time.monotonic()) == 0:
+                    self._try_again()
+
+    async def _due(self) -> None:
+        if self._asked:
+            self._asked = False
+            await self.reload()
+        elif self._trial is not None and time.monotonic() >= self._trial.deadline:
+            await self._back("it was not confirmed in time")
+
+    def _try_again(self) -> None:
+        """Let what could not be rolled back be tried again after a pause."""
+        if self._trial is not None:
+            self._trial = Trial(self._trial.before, time.monotonic() + RETRY_SECONDS)
+            self._wake.set()
 
     async def _woken(self) -> None:
         left = self.seconds_left(time.monotonic())
@@ -165,10 +181,10 @@ class Reloader:
                 "a reload waits to be confirmed: `wccpctl confirm` or `wccpctl rollback` first"
             )
         before, after = self._content, self._read()
-        answer = await self._outlook(before, after)
         refusals = difference(before.config, after.config).refusals
         if refusals:
             raise NotTakenError(*refusals)
+        answer = await self._outlook(before, after)
         if confirm_seconds is None:
             await self._changer.change(after.config)
             self._forget()
@@ -231,8 +247,7 @@ class Reloader:
                 await self._changer.change(trial.before.config)
         except NotTakenError as error:
             log.error("not_rolled_back", reason=str(error), again_in_seconds=RETRY_SECONDS)
-            self._trial = Trial(trial.before, time.monotonic() + RETRY_SECONDS)
-            self._wake.set()
+            self._try_again()
             raise VerbError(str(error)) from error
         self._content, self._trial = trial.before, None
         self.unlike_file = f"what {self._file} held was rolled back: {why}"
@@ -241,7 +256,9 @@ class Reloader:
         return answer
 
     async def _outlook(self, before: Content, after: Content) -> dict[str, object]:
-        return outlook(before.config, after.config, await self._changer.prospect(after.config))
+        found = difference(before.config, after.config)
+        # Of what is refused the kernel could not be asked: its objects might go by other names.
+        return outlook(found, None if found.refusals else await self._changer.prospect(after.config))
 
     def _forget(self) -> None:
         try:
