@@ -112,6 +112,12 @@ def _refusals(before: Config, after: Config) -> Iterator[Refusal]:
     if (before.bgp is None) is not (after.bgp is None):
         reason = "BGP as a whole cannot come or go in a running daemon"
         yield Refusal("bgp", reason, _RESTART_BOTH)
+    held = {(tunnel.local, tunnel.remote): tunnel.name for tunnel in before.tunnels}
+    for index, tunnel in enumerate(after.tunnels):
+        other = held.get((tunnel.local, tunnel.remote), tunnel.name)
+        if other != tunnel.name:
+            reason = f"{tunnel.name} has the addresses of {other}, and the kernel has one device for a pair"
+            yield Refusal(f"tunnels[{index}]", reason, "take it in two reloads, the first without it")
     old, new = _leaves(before.model_dump(mode="json")), _leaves(after.model_dump(mode="json"))
     for key in _differing(old, new):
         for fixed, (reason, remedy) in _FIXED.items():

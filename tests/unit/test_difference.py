@@ -149,6 +149,18 @@ def test_what_a_running_daemon_cannot_change_is_refused_with_a_remedy(
     assert "systemctl restart" in refusal.remedy
 
 
+def test_a_tunnel_under_another_name_takes_two_reloads(tmp_path: Path) -> None:
+    (refusal,) = difference(made(tmp_path), made(tmp_path, ("name: b", "name: c"))).refusals
+    assert str(refusal) == (
+        "tunnels[1]: c has the addresses of b, and the kernel has one device for a pair; "
+        "take it in two reloads, the first without it"
+    )
+    swapped = (("10.99.0.1", "10.99.0.9"), ("10.99.0.2", "10.99.0.1"))
+    (refusal,) = difference(made(tmp_path), made(tmp_path, *swapped)).refusals
+    assert refusal.key == "tunnels[1]"
+    assert not difference(made(tmp_path), made(tmp_path, ("10.99.0.2", "10.99.0.9"))).refusals
+
+
 def test_bgp_as_a_whole_cannot_come_or_go(tmp_path: Path) -> None:
     tunnels = TEXT[TEXT.index("tunnels:") : TEXT.index("services:")]
     redirect = "redirect: {interfaces: [eth1]}\n"

@@ -71,7 +71,10 @@ def reload(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Have the daemon take its configuration file as it is now: all of it, or nothing and say why."""
+    """Have the daemon take its configuration file as it is now: all of it, or nothing and say why.
+
+    Ends with 1, and with all the reasons, if it is refused; nothing is changed then.
+    """
     resource = "/v1/reload" if confirm is None else f"/v1/reload?confirm_seconds={confirm}"
     _show(command(context, resource), output)
     if confirm is not None and output is OutputFormat.TABLE:
