@@ -285,7 +285,7 @@ def test_a_rotated_password_is_in_force_at_once_and_the_former_one_accepted_whil
     stage.password("tahini")
     both = "password_file: wccp.password\n    previous_password_file: former.password"
     stage.write(**{"password_file: wccp.password": both})
-    planned = stage.order("plan")
+    planned = stage.order("plan", str(stage.config))
     assert planned.returncode == 0, planned.stderr
     assert "~ password 53: the password\n" in planned.stdout
     assert "+ password 53: the previous password, still accepted\n" in planned.stdout

@@ -179,9 +179,12 @@ class Reconciler:
             if not self.last.at:
                 await self._newest()
             before, view = set(map(str, self.last.faults)), (read_view or self._read_view)()
+            slots = self._slots, self._freed, self._refused
             await self._in_worker(lambda plane: self._round(plane, view, policy, settings))
             refusals = tuple(fault for fault in self.last.faults if str(fault) not in before)
             if refusals:
+                # Flows are pinned by their path's slot.
+                self._slots, self._freed, self._refused = slots
                 await self._newest()
                 return refusals
             self._policy, self._settings = policy, settings

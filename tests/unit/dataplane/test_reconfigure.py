@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.support.views import FIRST, HTTPS, ROUTER_ID, WEB_CACHE, group, view
+from tests.support.views import FIRST, HTTPS, ROUTER_ID, SECOND, WEB_CACHE, group, view
 from wccpd.dataplane.fake_plane import FakeDataPlane, Name
 from wccpd.dataplane.reconciler import Reconciler
 from wccpd.plan.policy import KernelSettings, Policy, ServicePolicy
@@ -55,6 +55,17 @@ async def test_a_policy_of_which_anything_is_refused_leaves_kernel_and_engine_as
     await bench.reconciler.once()
     await bench.reconciler.once()
     assert bench.plane.kernel.objects == before
+    await bench.reconciler.close()
+
+
+async def test_a_path_that_only_the_refused_policy_had_no_use_for_gets_its_slot_again() -> None:
+    bench = Bench()
+    await bench.reconciler.once()
+    before = dict(bench.plane.kernel.slots)
+    bench.plane.kernel.refused_devices = {"wccp-0a640116"}
+    without = view(group(WEB_CACHE, SECOND))
+    assert await bench.reconciler.reconfigure(OTHER, SETTINGS, lambda: without, bench.commit)
+    assert bench.plane.kernel.slots == before, "flows stay pinned by it"
     await bench.reconciler.close()
 
 
