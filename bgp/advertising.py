@@ -88,6 +88,10 @@ class Gate:
         """Whether an operator took this router out of service."""
         return self._drained
 
+    def reconfigure(self, policy: AdvertisePolicy) -> None:
+        """Take another policy; the next `judge` goes by it, with what was decided before."""
+        self._policy = policy
+
     def drain(self, drained: bool, now: float) -> None:
         """Take the operator's word; the next `judge` acts on it."""
         if self._drained and not drained:

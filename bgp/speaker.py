@@ -149,6 +149,22 @@ class Speaker:
         self._spec = spec
         self._wake.set()
 
+    async def settled(self, timeout_seconds: float = 10.0) -> str:
+        """Wait until gobgpd is as specified.
+
+        Returns:
+            Why it is not, in words; empty when it is.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._told_spec is not self._spec:
+                    if self._state in {SpeakerState.UNREACHABLE, SpeakerState.REFUSED}:
+                        return self._reason
+                    await self._moved.wait()
+        except TimeoutError:
+            return f"gobgpd did not take it within {timeout_seconds:g} s"
+        return self._reason
+
     async def close(self) -> None:
         """End `run`. gobgpd keeps its sessions and what it advertises: call `withdraw` before, on a final stop."""
         self._closing = True

@@ -5,7 +5,7 @@ sections are plain frozen models. A leaf: knows neither wccpd, nor bgp, nor gre.
 """
 
 from config.errors import ConfigError, Problem
-from config.loader import Loaded, load, load_with_warnings, parse
+from config.loader import Loaded, load, load_with_warnings, parse, parse_with_warnings, read
 from config.model import (
     Bgp,
     Config,
@@ -40,5 +40,7 @@ __all__ = [
     "load",
     "load_with_warnings",
     "parse",
+    "parse_with_warnings",
+    "read",
     "redacted",
 ]

@@ -63,13 +63,24 @@ def load_with_warnings(path: Path | str, *, passwords_needed: bool = True) -> Lo
     Raises:
         ConfigError: with every problem of the file.
     """
+    return parse_with_warnings(
+        read(path), file=str(path), directory=Path(path).parent, passwords_needed=passwords_needed
+    )
+
+
+def read(path: Path | str) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read, is too large, or no UTF-8.
+    """
     name = str(path)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(name, 0, 0, (), f"cannot be read: {_why(error)}"),)) from None
-    return _complete(_decode(content, name), name, Path(path).parent, passwords_needed=passwords_needed)
+    return _decode(content, name)
 
 
 def parse(text: str, *, file: str = "<text>", directory: Path | None = None) -> Config:
@@ -83,7 +94,16 @@ def parse(text: str, *, file: str = "<text>", directory: Path | None = None) -> 
     Raises:
         ConfigError: with every problem.
     """
-    return _complete(text, file, directory or Path(), passwords_needed=True).config
+    return parse_with_warnings(text, file=file, directory=directory or Path()).config
+
+
+def parse_with_warnings(text: str, *, file: str, directory: Path, passwords_needed: bool = True) -> Loaded:
+    """The same, with what deserves a second look; arguments as for `parse` and `load_with_warnings`.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    return _complete(text, file, directory, passwords_needed=passwords_needed)
 
 
 def _complete(text: str, file: str, directory: Path, *, passwords_needed: bool) -> Loaded:

@@ -57,10 +57,12 @@ def run(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     A systemd service does this. A file that cannot be used ends it with 2 before anything is touched.
     """
-    loaded = _load(config_file)
+    # A reload reads it again, and what it names is to be the same then.
+    file = config_file.absolute()
+    loaded, text = _load_with_text(file)
     from wccpd.daemon import app as daemon  # noqa: PLC0415 - heavy, and only this command needs it
 
-    raise typer.Exit(daemon.run(loaded.config, config_file, tuple(map(str, loaded.warnings))))
+    raise typer.Exit(daemon.run(loaded.config, file, text, tuple(map(str, loaded.warnings))))
 
 
 @app.command()
@@ -170,11 +172,19 @@ def main() -> None:
 
 
 def _load(file: Path, *, passwords_needed: bool = True) -> Loaded:
-    """The settings, or every problem on standard error and the end of the command."""
+    return _load_with_text(file, passwords_needed=passwords_needed)[0]
+
+
+def _load_with_text(file: Path, *, passwords_needed: bool = True) -> tuple[Loaded, str]:
+    """The settings and what they were made of, or every problem on standard error and the end of the command."""
     import config  # noqa: PLC0415 - pydantic takes longer to import than --help may
 
     try:
-        return config.load_with_warnings(file, passwords_needed=passwords_needed)
+        text = config.read(file)
+        loaded = config.parse_with_warnings(
+            text, file=str(file), directory=file.parent, passwords_needed=passwords_needed
+        )
+        return loaded, text
     except config.ConfigError as error:
         typer.echo(str(error), err=True)
         count = len(error.problems)

@@ -119,7 +119,7 @@ def tunnelled(request: pytest.FixtureRequest, network: Network) -> Iterator[Kern
 
 def kernel_stage(network: Network, kind: str, forwarding: ForwardingMethod) -> Iterator[KernelStage]:
     """A stage that must be left as it was found."""
-    stage = KernelStage(network, lambda: PLANES[kind](SETTINGS), forwarding)
+    stage = KernelStage(network, lambda: PLANES[kind](SETTINGS), forwarding, SETTINGS)
     try:
         yield stage
         faults = stage.remove().faults

@@ -10,6 +10,7 @@ from tests.contract.stage import LEASE_SECONDS, Fate, as_known_to_the_host, fate
 from wccpd.dataplane.fake_plane import FakeDataPlane, FakeKernel
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.plan.decide import Packet
+from wccpd.plan.policy import KernelSettings
 from wccpd.plan.redirect import Path, RedirectPlan
 from wccpd.wire.enums import ForwardingMethod
 
@@ -37,6 +38,12 @@ class FakeStage:
         if leased:
             self.renew_lease()
         return applied
+
+    def preview(self, plan: RedirectPlan) -> tuple[str, ...]:
+        return self.plane.preview(Wish(plan), KernelSettings())
+
+    def reconfigure(self, services: tuple[str, ...]) -> None:
+        self.plane.reconfigure(KernelSettings(services))
 
     def observe(self) -> Observation:
         return self.plane.observe()

@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -47,6 +48,7 @@ from tests.support.namespaces import Namespace, run
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SPOKE
 from wccpd.dataplane.port import Applied, DataPlane, Observation, Wish
 from wccpd.plan.decide import Packet
+from wccpd.plan.policy import KernelSettings
 from wccpd.plan.redirect import TCP, RedirectPlan
 from wccpd.plan.redirect import Path as RedirectPath
 from wccpd.wire.enums import ForwardingMethod
@@ -151,9 +153,14 @@ class KernelStage:
     """See tests.contract.stage.Stage."""
 
     def __init__(
-        self, network: Network, make_plane: Callable[[], DataPlane], forwarding: ForwardingMethod
+        self,
+        network: Network,
+        make_plane: Callable[[], DataPlane],
+        forwarding: ForwardingMethod,
+        settings: KernelSettings | None = None,
     ) -> None:
         self.network = network
+        self._settings = settings or KernelSettings()
         self.forwarding = forwarding
         self._make_plane = make_plane
         self.before = network.at_first
@@ -172,6 +179,13 @@ class KernelStage:
         if leased:
             self.renew_lease()
         return applied
+
+    def preview(self, plan: RedirectPlan) -> tuple[str, ...]:
+        return self.network.router.call(lambda: self.plane.preview(Wish(plan), self._settings))
+
+    def reconfigure(self, services: tuple[str, ...]) -> None:
+        self._settings = replace(self._settings, services=services)
+        self.network.router.call(lambda: self.plane.reconfigure(self._settings))
 
     def observe(self) -> Observation:
         return self.network.router.call(self.plane.observe)

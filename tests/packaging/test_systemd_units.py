@@ -11,6 +11,8 @@ import pytest
 
 import config
 from wccpd.cli import DEFAULT_CONFIG
+from wccpd.ctl import app
+from wccpd.ctl.application import COMMAND_SECONDS
 from wccpd.exit_codes import ExitCode
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -31,7 +33,8 @@ def settings_of(name: str) -> dict[str, list[str]]:
 def test_systemd_accepts_the_units_without_a_warning(tmp_path: Path) -> None:
     for name in NAMES:
         text = (UNITS / name).read_text()
-        here = text.replace("/opt/wccpd/bin/python", sys.executable).replace("/usr/bin/gobgpd", "/bin/true")
+        here = text.replace("/opt/wccpd/bin/python", sys.executable)
+        here = here.replace("/opt/wccpd/bin/wccpctl", "/bin/true").replace("/usr/bin/gobgpd", "/bin/true")
         (tmp_path / name).write_text(here)
     done = subprocess.run(
         [
@@ -66,6 +69,18 @@ def test_systemd_finds_little_exposed(name: str, most: int) -> None:
 def test_wccpd_is_run_isolated_with_the_default_configuration() -> None:
     (command,) = settings_of("wccpd.service")["ExecStart"]
     assert command.split()[1:] == ["-I", "-m", "wccpd", "run", "--config", str(DEFAULT_CONFIG)]
+
+
+def test_a_reload_waits_for_the_daemons_answer_and_no_longer_than_the_command_does() -> None:
+    settings = settings_of("wccpd.service")
+    (reload,) = settings["ExecReload"]
+    program, verb = reload.split()
+    (start,) = settings["ExecStart"]
+    assert Path(program) == Path(start.split()[0]).with_name("wccpctl")
+    assert verb in {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert float(settings["TimeoutStartSec"][0]) >= COMMAND_SECONDS
 
 
 def test_wccpd_is_restarted_unless_its_configuration_is_broken() -> None:

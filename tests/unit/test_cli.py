@@ -36,8 +36,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     calls: list[tuple[object, ...]] = []
     fake = types.ModuleType("wccpd.daemon.app")
 
-    def run(settings: config.Config, path: Path, warnings: tuple[str, ...]) -> int:
-        calls.append(("run", settings, path, warnings))
+    def run(settings: config.Config, path: Path, text: str, warnings: tuple[str, ...]) -> int:
+        calls.append(("run", settings, path, text, warnings))
         return 7
 
     def cleanup(settings: config.Config) -> int:
@@ -153,7 +153,7 @@ def test_run_hands_over_the_warnings_and_needs_every_password_that_check_and_cle
     path = tmp_path / "r.yaml"
     path.write_text(EXAMPLE.read_text() + "    password_environment: WCCP_TEST_NOT_SET\n")
     shell.invoke(cli.app, ["run", "-c", str(EXAMPLE)])
-    ((_, _, _, warnings),) = daemon
+    ((_, _, _, _, warnings),) = daemon
     assert [each.partition(": ")[0] for each in warnings] == [f"{EXAMPLE}:20:17"]
     assert shell.invoke(cli.app, ["run", "-c", str(path)]).exit_code == ExitCode.CONFIG
     assert shell.invoke(cli.app, ["cleanup", "-c", str(path)]).exit_code == ExitCode.OK
@@ -234,8 +234,9 @@ def test_run_hands_the_settings_and_the_file_to_the_daemon_and_returns_its_code(
 ) -> None:
     result = shell.invoke(cli.app, ["run", "--config", str(EXAMPLE)])
     assert result.exit_code == 7
-    ((verb, settings, file, _),) = daemon
-    assert (verb, settings, file) == ("run", config.load(EXAMPLE), EXAMPLE)
+    ((verb, settings, file, text, _),) = daemon
+    assert (verb, settings, file) == ("run", config.load(EXAMPLE), EXAMPLE.absolute())
+    assert text == EXAMPLE.read_text()
 
 
 def test_cleanup_hands_the_settings_to_the_daemon(daemon: list[tuple[object, ...]]) -> None:

@@ -53,6 +53,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
                 f"config/{each}.py"
                 for each in (
                     "interop",
+                    "kept",
                     "kinds",
                     "loader",
                     "model",
@@ -70,7 +71,10 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             {
                 "wccpd/cli.py",
                 "wccpd/manual/commands.py",
-                *(f"wccpd/ctl/{each}.py" for each in ("application", "decode", "operate", "play", "show")),
+                *(
+                    f"wccpd/ctl/{each}.py"
+                    for each in ("application", "decode", "operate", "play", "settings", "show")
+                ),
             },
         ),
         ("rich", {"wccpd/status/text.py"}),

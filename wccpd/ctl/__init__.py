@@ -6,10 +6,10 @@ Knows nothing of the daemon but the control API. Standard output holds the answe
 Each module holds commands of one kind and says on import that they are there.
 """
 
-from wccpd.ctl import decode, operate, play, show
+from wccpd.ctl import decode, operate, play, settings, show
 from wccpd.ctl.application import app
 
-__all__ = ["app", "decode", "main", "operate", "play", "show"]
+__all__ = ["app", "decode", "main", "operate", "play", "settings", "show"]
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 DEFAULT_SOCKET = Path("/run/wccpd/control.sock")
-COMMAND_SECONDS = 15.0
-"""How long a verb may take; the daemon gives gobgpd 3 s to confirm."""
+COMMAND_SECONDS = 60.0
+"""How long a verb may take; at a reload the daemon gives gobgpd 10 s to take it, and as long to take it back."""
 
 app = typer.Typer(
     name="wccpctl",
@@ -58,12 +58,12 @@ def ask(context: typer.Context, resource: str) -> object:
         fail(error, ExitCode.UNREACHABLE)
 
 
-def command(context: typer.Context, verb: str) -> object:
+def command(context: typer.Context, verb: str, body: bytes = b"") -> object:
     """Have the daemon carry out a verb; ends the command, with the reason, if it does not."""
     from wccpd.status import client
 
     try:
-        return client.command(context.obj, verb, timeout_seconds=COMMAND_SECONDS)
+        return client.command(context.obj, verb, body, timeout_seconds=COMMAND_SECONDS)
     except client.RefusedError as error:
         fail(error, ExitCode.FAILURE)
     except client.UnreachableError as error:

@@ -20,11 +20,14 @@ import structlog
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
+from wccpd.daemon.change import Changer
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.former_names import FormerNames
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.prober import Prober
+from wccpd.daemon.reload import Reloader
+from wccpd.daemon.unconfirmed import Content, Unconfirmed
 from wccpd.daemon.verbs import Verbs
 from wccpd.daemon.watching import watch
 from wccpd.daemon.wccp import WccpSpeaker, report
@@ -54,7 +57,8 @@ if TYPE_CHECKING:
 
     from config import Config
     from wccpd.dataplane.reconciler import Round
-    from wccpd.plan.probe import ProbeEvent
+    from wccpd.plan.policy import Policy
+    from wccpd.plan.probe import ProbeEvent, ProbePolicy
     from wccpd.protocol.view import RouterView
 
 log = structlog.get_logger("wccpd")
@@ -67,19 +71,20 @@ WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
 
 
-def run(config: Config, config_file: Path, warnings: tuple[str, ...] = ()) -> int:
+def run(config: Config, config_file: Path, text: str, warnings: tuple[str, ...] = ()) -> int:
     """Run the router until SIGTERM or SIGINT; return the exit code.
 
     Args:
         config: The configuration.
-        config_file: Where it was read.
+        config_file: Its file, an absolute path, for reloads.
+        text: What the file held.
         warnings: What is allowed in it and yet seldom meant.
     """
     logging.configure(config.log)
     for warning in warnings:
         log.warning("configuration_doubtful", reason=warning)
     try:
-        daemon = _Daemon(config, config_file)
+        daemon = _Daemon(Content(config, text), config_file)
     except KernelError as error:
         log.error("cannot_start", reason=str(error))
         return ExitCode.FAILURE
@@ -141,11 +146,18 @@ def _left_behind(reconciler: Reconciler, bgp: BgpSide) -> tuple[str, ...]:
     return tuple(map(str, faults))
 
 
+def _probes(policy: Policy) -> dict[str, ProbePolicy]:
+    """The probes by service."""
+    return {service_name(each.key): each.probe for each in policy.services if each.probe is not None}
+
+
 class _Daemon:
     """One run of the daemon."""
 
-    def __init__(self, config: Config, config_file: Path) -> None:
-        self._config = config
+    def __init__(self, in_file: Content, config_file: Path) -> None:
+        kept = Unconfirmed(in_file.config.state_directory)
+        content = kept.at_start(in_file)
+        config = self._config = content.config
         self._config_file = config_file
         self._started = time.monotonic()
         self._stop = asyncio.Event()
@@ -169,30 +181,35 @@ class _Daemon:
             self._read_view,
             self._on_round,
             lease_seconds=config.redirect.lease_seconds,
+            settings=self._choice.settings,
         )
         self._reconciler.drained = self._drains.caches
         self._prober = Prober(
-            {service_name(each.key): each.probe for each in self._policy.services if each.probe is not None},
+            _probes(self._policy),
             config.router.id,
             self._probe_mark,
             self._on_probe,
         )
         self._former = FormerNames(config.state_directory, self._kernel)
         self._wccp = WccpSpeaker(router, self._on_change)
+        changer = Changer(self._wccp, self._bgp, self._reconciler, config, self._on_taken)
+        self._reloader = Reloader(config_file, content, changer, kept, self._notifier)
+        if content is not in_file:
+            self._reloader.unlike_file = f"what {config_file} holds was taken on trial and never confirmed"
+            logging.configure(config.log)
+            log.warning("file_not_taken", reason=self._reloader.unlike_file, hint="wccpctl reload takes it")
 
     async def main(self) -> int:
         """Everything from start to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("reload_not_supported", hint="restart wccpd")
-        )
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains)
+                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains, self._reloader)
                 await stack.enter_async_context(
                     ControlServer(
                         self.status,
@@ -231,12 +248,14 @@ class _Daemon:
                 tasks.create_task(self._bgp.run(), name="bgp"),
                 tasks.create_task(self._prober.run(), name="prober"),
                 tasks.create_task(self._memory.run(self._wccp.router), name="memory"),
+                tasks.create_task(self._reloader.run(), name="reload"),
                 tasks.create_task(self._watchdog(), name="watchdog"),
             ]
             self._notifier.send("READY=1", "STATUS=running")
             await self._stop.wait()
             self._notifier.send("STOPPING=1")
             log.info("stopping")
+            self._reloader.stop()
             await self._bgp.withdraw()
             if self._bgp.is_configured:
                 await asyncio.sleep(WITHDRAW_GRACE_SECONDS)
@@ -273,6 +292,15 @@ class _Daemon:
             if time.monotonic() - self._reconciler.last.at < WATCHDOG_KERNEL_SECONDS:
                 self._notifier.send("WATCHDOG=1")
             await asyncio.sleep(patience / 3)
+
+    def _on_taken(self, config: Config) -> None:
+        """The parts have another configuration: what we look at goes by it too."""
+        before, policy = self._policy, assemble.policy(config)
+        gone = {each.key for each in before.services} - {each.key for each in policy.services}
+        self._inspection.forget(set(map(service_name, gone)))
+        self._config, self._policy, self._kernel = config, policy, assemble.kernel_settings(config)
+        self._prober.reconfigure(_probes(policy), config.router.id)
+        logging.configure(config.log)
 
     def _on_change(self) -> None:
         self._reconciler.wish()
@@ -410,6 +438,8 @@ class _Daemon:
             dataplane_reason=fault or (f"not ebpf: {self._choice.reason}" if self._choice.reason else ""),
             hash_function=self._choice.hash_function,
             config_file=str(self._config_file),
+            config_unlike_file=self._reloader.unlike_file,
+            rollback_in_seconds=self._reloader.seconds_left(now),
         )
 
     def _refusals(self, now: float) -> Iterator[RefusalStatus]:

@@ -78,7 +78,6 @@ class BgpSide:
 
     def __init__(self, config: Config) -> None:
         self._prefix = config.kernel.device_prefix
-        self._peer_asn = config.bgp.peer_asn if config.bgp is not None else 0
         self._protocol = config.kernel.route_protocol
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -90,19 +89,16 @@ class BgpSide:
         self._written: SyncResult | None = None
         self._hosts: tuple[TableRoute, ...] | None = None
         self._leaving = False
-        spec = assemble.speaker_spec(config)
-        self._rib = Rib(assemble.rib_policy(config), spec.next_hops() if spec is not None else {})
+        spec = self._spec = assemble.speaker_spec(config)
+        self._rib_policy = assemble.rib_policy(config)
+        self._rib = Rib(self._rib_policy, spec.next_hops() if spec is not None else {})
         self._speaker = (
             Speaker(spec, config.bgp.gobgp_socket, self._rib, self._on_dirty)
             if spec is not None and config.bgp is not None
             else None
         )
-        self._hash_policy = config.bgp.multipath_hash_policy if config.bgp is not None else None
-        self._several_tunnels = len(config.tunnels) > 1
-        self._versions = frozenset({4, *(6 for tunnel in config.tunnels if tunnel.inside_ipv6)})
         self._surroundings: Surroundings | None = None
-        self._protected_always = assemble.protected_networks(config)
-        self._protected = self._protected_always
+        self._take(config)
         self._drain_mark = config.state_directory / "drained"
         self._gate = Gate(
             assemble.advertise_policy(config), time.monotonic(), drained=self._drain_mark.exists()
@@ -110,6 +106,20 @@ class BgpSide:
         self._decision = Decision(None, "")
         self._facts_changed = asyncio.Event()
         self._reported: tuple[SpeakerState | None, dict[str, SessionState]] = (None, {})
+
+    def _take(self, config: Config) -> None:
+        """What of the configuration is neither gobgpd's, nor the rib's, nor the gate's."""
+        self._peer_asn = config.bgp.peer_asn if config.bgp is not None else 0
+        self._hash_policy = config.bgp.multipath_hash_policy if config.bgp is not None else None
+        self._several_tunnels = len(config.tunnels) > 1
+        self._versions = frozenset({4, *(6 for tunnel in config.tunnels if tunnel.inside_ipv6)})
+        self._protected_always = assemble.protected_networks(config)
+        self._protect()
+
+    def _protect(self) -> None:
+        caches = self._surroundings.caches if self._surroundings is not None else ()
+        self._protected = self._protected_always.union(IPv4Network(cache) for cache in caches)
+        self._dirty.set()
 
     @property
     def is_configured(self) -> bool:
@@ -124,7 +134,7 @@ class BgpSide:
         if found is not None:
             self._hosts = found.hosts
             self._rib.adopt(found.route_set(), time.monotonic())
-        self._set_hash_policy()
+        self.set_hash_policy()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._speaker.run(), name="bgp speaker")
             tasks.create_task(self._write_routes(), name="bgp routes")
@@ -134,11 +144,9 @@ class BgpSide:
         """Take the newest picture of the rest of the daemon."""
         if surroundings == self._surroundings:
             return
-        if self._surroundings is None or surroundings.caches != self._surroundings.caches:
-            caches = (IPv4Network(cache) for cache in surroundings.caches)
-            self._protected = self._protected_always.union(caches)
-            self._dirty.set()
-        self._surroundings = surroundings
+        before, self._surroundings = self._surroundings, surroundings
+        if before is None or surroundings.caches != before.caches:
+            self._protect()
         self._facts_changed.set()
 
     def devices_changed(self) -> None:
@@ -150,6 +158,29 @@ class BgpSide:
         if self._table is not None:
             self._table.host_changed()
         self._dirty.set()
+
+    async def reconfigure(self, config: Config) -> str:
+        """Bring gobgpd, the learnt routes and the advertising to another configuration.
+
+        Sessions of neighbours that stay as they are stay up. A gobgpd that does not answer is told when it does.
+
+        Returns:
+            What gobgpd did not take, in words; empty when it took all, or was not there to be asked.
+        """
+        self._take(config)
+        self._gate.reconfigure(assemble.advertise_policy(config))
+        self._facts_changed.set()
+        spec, rib_policy = assemble.speaker_spec(config), assemble.rib_policy(config)
+        if self._speaker is None or spec is None or (spec, rib_policy) == (self._spec, self._rib_policy):
+            return ""
+        self._spec, self._rib_policy = spec, rib_policy
+        before = self._speaker.view()
+        self._rib.reconfigure(rib_policy, spec.next_hops())
+        self._speaker.reconfigure(spec)
+        if before.state is not SpeakerState.RUNNING:
+            return ""
+        fault = await self._speaker.settled()
+        return fault if fault != before.reason else ""
 
     async def withdraw(self) -> None:
         """Take our prefixes back from the Transit Gateway, so that it stops sending."""
@@ -259,7 +290,8 @@ class BgpSide:
         if self._rib.urgent():
             self._urgent.set()
 
-    def _set_hash_policy(self) -> None:
+    def set_hash_policy(self) -> None:
+        """Set what the configuration says for the whole host, if it says anything."""
         if self._hash_policy is None:
             return
         try:

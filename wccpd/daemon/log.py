@@ -29,7 +29,7 @@ def _copy(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.t
 
 
 def configure(settings: Log) -> None:
-    """Set the process's logging up from the configuration."""
+    """Set the process's logging up from the configuration; a reload does so again, for all loggers that there are."""
     text = settings.format.value == "text" or (settings.format.value == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -48,5 +48,6 @@ def configure(settings: Log) -> None:
             logging.getLevelName(settings.level.value.upper())
         ),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        # What a logger kept would be the level and the format of before a reload.
+        cache_logger_on_first_use=False,
     )

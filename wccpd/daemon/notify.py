@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 class Notifier:
@@ -17,6 +18,10 @@ class Notifier:
         microseconds = env.get("WATCHDOG_USEC", "")
         self.watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdigit() else None
         """systemd's patience; None when it does not watch us."""
+
+    def reloading(self) -> None:
+        """Say that the configuration is read again; systemd waits for the next `READY=1`."""
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def send(self, *fields: str) -> None:
         """Send fields such as `READY=1`. Failing is not worth stopping for: systemd will notice by itself."""

@@ -51,6 +51,11 @@ class Prober:
         self._group: asyncio.TaskGroup | None = None
         self._wanted: frozenset[ProbeTarget] = frozenset()
 
+    def reconfigure(self, policies: Mapping[str, ProbePolicy], source: IPv4Address) -> None:
+        """Probe by other policies from now on; what is known of the caches stays. Say `keep` afterwards."""
+        self.ledger.policies = policies
+        self._source = source
+
     async def run(self) -> None:
         """Probe until cancelled."""
         async with asyncio.TaskGroup() as self._group:
@@ -73,8 +78,7 @@ class Prober:
             )
 
     async def _probe(self, target: ProbeTarget) -> None:
-        policy = self.ledger.policies[target.service]
-        while True:
+        while (policy := self.ledger.policies.get(target.service)) is not None:
             mark = self._mark_of(target)
             if mark is None:
                 await asyncio.sleep(_NO_PATH_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wccpd.daemon.bgp_side import NoBgpError
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 
     from wccpd.daemon.bgp_side import BgpSide
     from wccpd.daemon.drains import Drains
+    from wccpd.daemon.reload import Reloader
     from wccpd.daemon.wccp import WccpSpeaker
     from wccpd.dataplane.reconciler import Reconciler
     from wccpd.status.control import Answer, Asked, Work
+
+MAX_CONFIRM_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Verbs:
     bgp: BgpSide
     reconciler: Reconciler
     drains: Drains
+    reloader: Reloader
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -37,6 +42,10 @@ class Verbs:
             "router/undrain": partial(self._set_drained, False),
             "caches/{cache}/drain": partial(self._drain_cache, True),
             "caches/{cache}/undrain": partial(self._drain_cache, False),
+            "plan": self._plan,
+            "reload": self._reload,
+            "confirm": lambda _: self.reloader.confirm(),
+            "rollback": lambda _: self.reloader.rollback(),
         }
 
     def reads(self) -> Mapping[str, Work]:
@@ -68,6 +77,27 @@ class Verbs:
         self.reconciler.drained = self.drains.caches
         await self.reconciler.once()
         return {"cache": str(cache), "draining": draining}
+
+    async def _plan(self, asked: Asked) -> Answer:
+        """What a file would change. A verb, since it reads the password files that the text names."""
+        if not asked.body:
+            return await self.reloader.plan()
+        file = Path(asked.query.get("file", ""))
+        if not file.is_absolute():
+            raise VerbError("file must say the absolute name of the file that is sent")
+        try:
+            text = asked.body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise VerbError(f"{file} is not UTF-8") from None
+        return await self.reloader.plan(text, file)
+
+    async def _reload(self, asked: Asked) -> Answer:
+        seconds = asked.query.get("confirm_seconds")
+        if seconds is None:
+            return await self.reloader.reload()
+        if not seconds.isdecimal() or not 1 <= int(seconds[:9]) <= MAX_CONFIRM_SECONDS:
+            raise VerbError(f"confirm_seconds must be 1 to {MAX_CONFIRM_SECONDS}")
+        return await self.reloader.reload(int(seconds))
 
     def _not_kept(self, error: OSError) -> VerbError:
         return VerbError(f"cannot keep it in {self.drains.directory}: {error.strerror}")

@@ -18,12 +18,13 @@ from wccpd.daemon.udp import WccpSocket
 from wccpd.protocol.outputs import Refused, Send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from ipaddress import IPv4Address
 
     from wccpd.plan.probe import ProbeEvent
     from wccpd.protocol.outputs import Event, Output
     from wccpd.protocol.router import Router
+    from wccpd.protocol.settings import EngineSettings
     from wccpd.status.inspection import InspectionEvent
 
 log = structlog.get_logger("wccpd.wccp")
@@ -40,12 +41,9 @@ class WccpSpeaker:
         self.router = router
         self.refusals = Refusals()
         self._on_change = on_change
-        settings = router.settings
-        self._sockets = {local: WccpSocket(local) for local in settings.addresses} | {
-            service.group_address: WccpSocket(service.group_address, joined_from=settings.router_id)
-            for service in settings.services
-            if service.group_address is not None
-        }
+        self._sockets: dict[IPv4Address, WccpSocket] = {}
+        self._serving: dict[IPv4Address, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._rearm = asyncio.Event()
 
     async def open(self) -> None:
@@ -54,20 +52,68 @@ class WccpSpeaker:
         Raises:
             OSError: One of them is not local, or port 2048 is taken there.
         """
-        for sock in self._sockets.values():
-            await sock.open()
+        self._sockets = await self.prepare(self.router.settings)
+
+    async def prepare(self, settings: EngineSettings) -> dict[IPv4Address, WccpSocket]:
+        """Bind what other settings listen at and these do not; `reconfigure` or `discard` takes them.
+
+        Raises:
+            OSError: As `open`; nothing is left bound.
+        """
+        fresh: dict[IPv4Address, WccpSocket] = {}
+        for local, joined_from in _listening(settings).items():
+            if local in self._sockets:
+                continue
+            sock = WccpSocket(local, joined_from)
+            try:
+                await sock.open()
+            except OSError:
+                self.discard(fresh)
+                raise
+            fresh[local] = sock
+        return fresh
+
+    def discard(self, fresh: Mapping[IPv4Address, WccpSocket]) -> None:
+        """Close what `prepare` bound and nobody took."""
+        for sock in fresh.values():
+            sock.close()
+
+    def reconfigure(self, settings: EngineSettings, fresh: Mapping[IPv4Address, WccpSocket]) -> None:
+        """Give the engine other settings, and listen where they say.
+
+        Args:
+            settings: The new ones.
+            fresh: From `prepare`, for the same settings.
+        """
+        now = time.monotonic()
+        self._sockets |= fresh
+        self._carry_out(self.router.reconfigure(settings, now), now)
+        for local in self._sockets.keys() - _listening(settings).keys():
+            task = self._serving.pop(local, None)
+            if task is not None:
+                task.cancel()
+            self._sockets.pop(local).close()
+        for sock in fresh.values():
+            self._serve(sock)
+        self._rearm.set()
+        self._on_change()
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             for sock in self._sockets.values():
-                tasks.create_task(sock.serve(self._receive), name=f"wccp {sock.local}")
-            tasks.create_task(self._keep_time(), name="wccp timer")
+                self._serve(sock)
+            self._tasks.create_task(self._keep_time(), name="wccp timer")
 
     def close(self) -> None:
         """Close the sockets."""
         for sock in self._sockets.values():
             sock.close()
+
+    def _serve(self, sock: WccpSocket) -> None:
+        assert self._tasks is not None
+        work = sock.serve(self._receive)
+        self._serving[sock.local] = self._tasks.create_task(work, name=f"wccp {sock.local}")
 
     def _receive(self, datagram: bytes, source: IPv4Address, port: int, local: IPv4Address) -> None:
         now = time.monotonic()
@@ -112,6 +158,14 @@ class WccpSpeaker:
                 service=str(refused.service) if refused.service is not None else None,
                 detail=refused.detail,
             )
+
+
+def _listening(settings: EngineSettings) -> dict[IPv4Address, IPv4Address | None]:
+    """Where port 2048 is listened at; for a group address, from which of ours it is joined."""
+    groups = (service.group_address for service in settings.services)
+    return dict.fromkeys(settings.addresses) | {
+        group: settings.router_id for group in groups if group is not None
+    }
 
 
 def report(event: Event | InspectionEvent | ProbeEvent) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.dataplane.bpf.libbpf import VerifierError
 from wccpd.dataplane.ebpf.kernel import pins_of_this_namespace
-from wccpd.dataplane.ebpf.plane import EbpfDataPlane
+from wccpd.dataplane.ebpf.plane import NO_CLEAR_DF, EbpfDataPlane
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.errors import KernelError
 
@@ -62,10 +62,9 @@ class PlaneChoice:
 
     def _ebpf(self) -> EbpfDataPlane | None:
         if self.policy.clear_df:
-            refusal = "redirect.clear_df needs the kernel to fragment, which the eBPF plane cannot ask for"
             if self.kind is PlaneKind.EBPF:
-                raise KernelError("eBPF data plane", "open", 0, refusal)
-            self.reason = refusal
+                raise KernelError("eBPF data plane", "open", 0, NO_CLEAR_DF)
+            self.reason = NO_CLEAR_DF
             return None
         try:
             plane = EbpfDataPlane(self.settings)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from wccpd.dataplane.port import Wish
     from wccpd.plan.decide import Packet, Pin
+    from wccpd.plan.policy import KernelSettings
     from wccpd.plan.verdict import Exemption, Outcome
 
 _USUAL_MTU_BYTES = 1476
@@ -220,6 +221,15 @@ class FakeDataPlane:
         refusals = {name: error for name in wished if (error := self._refusal(wished[name]))}
         refused = frozenset(each.path for name in refusals if isinstance(each := wished.pop(name), Way))
         return replace(self._replace(wished, tuple(refusals.values())), refused=refused)
+
+    def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
+        """How the wish differs from what is there."""
+        del settings
+        self._refuse_what_is_not_ours()
+        return tuple(_changes(self.kernel.objects, dict(self._objects(wish))))
+
+    def reconfigure(self, settings: KernelSettings) -> None:
+        """Nothing here goes by them."""
 
     def renew_lease(self, seconds: float) -> None:
         """Let the redirect be valid for so long from now."""

@@ -51,6 +51,13 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def set_lease(self, seconds: float) -> None:
+        """Let it run for another time from now on; the next renewal is now."""
+        if seconds != self._lease_seconds:
+            self._lease_seconds = seconds
+            self._renewed_at = self._promised = -math.inf
+            self._wake.set()
+
     def loop_lives(self) -> None:
         """The event loop turns."""
         self._loop_at = self._clock()
@@ -96,9 +103,8 @@ class LeaseKeeper:
         self._renewed_at, self._promised = now, until
 
     def _run(self) -> None:
-        # A little early, so that a renewal that is due is not put off to the tick after.
-        patience = 0.99 * self._lease_seconds / SIGNS_PER_LEASE
         while not self._ending:
             self.tick()
-            self._wake.wait(patience)
+            # A little early, so that a renewal that is due is not put off to the tick after.
+            self._wake.wait(0.99 * self._lease_seconds / SIGNS_PER_LEASE)
             self._wake.clear()

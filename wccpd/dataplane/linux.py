@@ -141,6 +141,22 @@ class LinuxDataPlane:
             refused=refused,
         )
 
+    def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
+        """See `DataPlane.preview`. Of a device that is not there yet the MTU is taken for the usual one."""
+        kept = self._settings, self._compilation
+        self._settings, self._compilation = settings, None
+        try:
+            with self._reader.looking_ahead():
+                observed = self._observe()
+                compiled, _ = self._compile(wish, observed)
+        finally:
+            self._settings, self._compilation = kept
+        return diff(compiled.state, observed).words()
+
+    def reconfigure(self, settings: KernelSettings) -> None:
+        """See `DataPlane.reconfigure`."""
+        self._settings, self._compilation = settings, None
+
     def renew_lease(self, seconds: float) -> None:
         """See `DataPlane.renew_lease`."""
         self._lease_seconds = seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,15 @@ class NetlinkReader:
             mtu_bytes={name: device.mtu_bytes for name, device in observed.devices.items()},
             has_tproxy=has_tproxy,
         )
+
+    @contextmanager
+    def looking_ahead(self) -> Iterator[None]:
+        """Facts of a plan that is not to be brought to the kernel: what is remembered stays as it was."""
+        kept = self.segments, self._macs
+        try:
+            yield
+        finally:
+            self.segments, self._macs = kept
 
     def hindrances(self, ingress: tuple[str, ...]) -> tuple[str, ...]:
         """Settings of the host that keep the redirect from working, in words."""

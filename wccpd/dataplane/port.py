@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from gre.tunnel import GreDevice, ObservedGre
     from wccpd.errors import KernelError
+    from wccpd.plan.policy import KernelSettings
     from wccpd.plan.redirect import Path, RedirectPlan
 
 
@@ -105,6 +106,18 @@ class DataPlane(Protocol):
         Raises:
             KernelError: What is there could not be read; nothing was changed.
         """
+        ...
+
+    def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
+        """What `reconfigure` and `bring_to` would do now, one line each; nothing is changed.
+
+        Raises:
+            KernelError: What is there could not be read.
+        """
+        ...
+
+    def reconfigure(self, settings: KernelSettings) -> None:
+        """Take the names of other services; by what objects are recognised stays as it is."""
         ...
 
     def renew_lease(self, seconds: float) -> None:

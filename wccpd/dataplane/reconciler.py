@@ -24,6 +24,7 @@ from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.tally import Tally
 from wccpd.errors import KernelError
 from wccpd.plan.build import redirect_plan, wanted_paths
+from wccpd.plan.policy import KernelSettings
 from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Reconciler:
         on_round: Callable[[Round], None],
         *,
         lease_seconds: float = 30.0,
+        settings: KernelSettings | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -83,17 +85,20 @@ class Reconciler:
             read_view: The engine's newest picture; called in the event loop when a round begins.
             on_round: Told of each round, in the event loop.
             lease_seconds: How long the kernel goes on redirecting without us.
+            settings: What the plane is opened with, for `reconfigure`.
         """
         self._policy = policy
         self._make_plane = make_plane
         self._read_view = read_view
         self._on_round = on_round
+        self._settings = self._applied = settings or KernelSettings()
         self._lease_seconds = lease_seconds
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._plane: DataPlane | None = None
         self._slots: Slots | None = None
         self._tally = Tally()
         self._refused: frozenset[Path] = frozenset()
+        self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
         self._keeper = LeaseKeeper(self._renew, lease_seconds)
         self._disturbed = self._in_round = False
@@ -170,6 +175,11 @@ class Reconciler:
         """
         return await self._call(lambda plane: plane.watch())
 
+    def set_lease(self, seconds: float) -> None:
+        """Change how long the kernel goes on without us, from the next renewal on, which is now."""
+        self._lease_seconds = seconds
+        self._keeper.set_lease(seconds)
+
     async def live_flows(self) -> Mapping[IPv4Address, int]:
         """How many flows are pinned to each cache.
 
@@ -191,14 +201,71 @@ class Reconciler:
 
     async def once(self) -> None:
         """One round for the newest view; a second one if a path was refused, so that others cover for it."""
-        refused = self._refused
-        await self._newest()
-        if self._refused - refused:
+        async with self._turn:
+            refused = self._refused
             await self._newest()
+            if self._refused - refused:
+                await self._newest()
+
+    async def reconfigure(
+        self,
+        policy: Policy,
+        settings: KernelSettings,
+        read_view: Callable[[], RouterView] | None = None,
+        commit: Callable[[], None] = lambda: None,
+    ) -> tuple[KernelError, ...]:
+        """Bring the kernel to another policy; if it refuses anything that it did not refuse before, back again.
+
+        Args:
+            policy: What the operator decides now.
+            settings: The same objects, with the names of other services.
+            read_view: The engine's picture as it will be once it has taken the change too; None: it need not.
+            commit: Makes the engine take it; called between two rounds, and only if the kernel took it.
+
+        Returns:
+            Why it was not taken; empty if it was.
+        """
+        async with self._turn:
+            if not self.last.at:
+                await self._newest()
+            before, view = set(map(str, self.last.faults)), (read_view or self._read_view)()
+            slots = self._slots, self._refused
+            await self._in_worker(lambda plane: self._round(plane, view, policy, settings))
+            refusals = tuple(fault for fault in self.last.faults if str(fault) not in before)
+            if refusals:
+                # Flows are pinned by their path's slot.
+                self._slots, self._refused = slots
+                await self._newest()
+                return refusals
+            self._policy, self._settings = policy, settings
+            commit()
+            await self._newest()
+            return ()
+
+    async def restore(self, policy: Policy, settings: KernelSettings) -> None:
+        """Take a policy as a start does: what the kernel refuses of it is tried again each round."""
+        self._policy, self._settings = policy, settings
+        await self.once()
+
+    async def preview(
+        self, policy: Policy, settings: KernelSettings, view: RouterView
+    ) -> tuple[RedirectPlan, tuple[str, ...]]:
+        """The plan that another policy would make, and what would be done to the kernel, one line each.
+
+        Raises:
+            KernelError: It could not be read.
+        """
+
+        def look(plane: DataPlane) -> tuple[RedirectPlan, tuple[str, ...]]:
+            plan = self._planned(view, policy, allocate_slots(self._known_slots(plane), wanted_paths(view)))
+            return plan, plane.preview(Wish(plan, policy.tunnels), settings)
+
+        async with self._turn:
+            return await self._call(look)
 
     async def _newest(self) -> None:
-        view = self._read_view()
-        await self._in_worker(lambda plane: self._round(plane, view))
+        view, policy, settings = self._read_view(), self._policy, self._settings
+        await self._in_worker(lambda plane: self._round(plane, view, policy, settings))
 
     async def remove_all(self) -> None:
         """Take everything of ours out of the kernel; what cannot be removed is in `last.faults`."""
@@ -235,23 +302,17 @@ class Reconciler:
             said = KernelError("data plane", "run", 0, f"{type(bug).__name__}: {bug}")
             return Round(before.observation, faults=(said,), at=before.at, bug=bug)
 
-    def _round(self, plane: DataPlane, view: RouterView) -> Round:
-        if self._slots is None:
-            left = self._observed(plane)
-            self._slots = Slots(left.slots, left.former)
-        before, self._slots = self._slots, allocate_slots(self._slots, wanted_paths(view))
+    def _round(self, plane: DataPlane, view: RouterView, policy: Policy, settings: KernelSettings) -> Round:
+        before = self._known_slots(plane)
+        self._slots = allocate_slots(before, wanted_paths(view))
         if before.paths.keys() - self._slots.paths.keys():
             self._observed(plane)  # for the last time with what these paths have counted
         surplus = tuple(map(_no_slot, self._slots.surplus))
-        plan = redirect_plan(
-            view,
-            self._policy,
-            self._slots,
-            refused=self._refused,
-            drained=frozenset(self.drained),
-            failing=self.failing,
-        )
-        applied = plane.bring_to(Wish(plan, self._policy.tunnels))
+        plan = self._planned(view, policy, self._slots)
+        if settings is not self._applied:
+            plane.reconfigure(settings)
+            self._applied = settings
+        applied = plane.bring_to(Wish(plan, policy.tunnels))
         self.plan, self._refused = plan, applied.refused
         observation = self._observed(plane)
         if not observation.leased:
@@ -267,6 +328,23 @@ class Reconciler:
         """What is there, with counts that do not fall when a cache leaves."""
         seen = plane.observe()
         return replace(seen, counters=self._tally.of(seen.counters))
+
+    def _planned(self, view: RouterView, policy: Policy, slots: Slots) -> RedirectPlan:
+        return redirect_plan(
+            view,
+            policy,
+            slots,
+            refused=self._refused,
+            drained=frozenset(self.drained),
+            failing=self.failing,
+        )
+
+    def _known_slots(self, plane: DataPlane) -> Slots:
+        """Those of the last round; at first those that an earlier run left."""
+        if self._slots is None:
+            left = self._observed(plane)
+            return Slots(left.slots, left.former)
+        return self._slots
 
     def _opened(self) -> DataPlane:
         self._keeper.worker_lives()

@@ -43,6 +43,23 @@ class Pages:
         return self.services[service], *(page for page, _ in self.alternates_of(service))
 
 
+def keep_places(before: Sequence[str], configured: Sequence[str]) -> tuple[str, ...]:
+    """The order of names that gives pages when the configuration of a running router changes.
+
+    A connection stays marked with its service's page: who stays keeps it, and the page of a service that went is
+    given out again as late as possible.
+
+    Args:
+        before: The names in the order up to now; an empty one holds a page that is free.
+        configured: Names of the new configuration, at most 255, in any order.
+    """
+    kept = [name if name in configured else "" for name in before]
+    fresh = [name for name in configured if name not in before]
+    room = MAX_PAGE - len(kept)
+    late = iter(fresh[room:])
+    return (*(name or next(late, "") for name in kept), *fresh[:room])
+
+
 def allocate_pages(services: Sequence[ServicePlan], configured: Sequence[str]) -> Pages:
     """Give out the pages.
 
@@ -52,7 +69,8 @@ def allocate_pages(services: Sequence[ServicePlan], configured: Sequence[str]) -
     """
     place = {name: number for number, name in enumerate(configured, start=1)}
     own = {service.name: place[service.name] for service in services}
-    free = iter(range(len(configured) + 1, MAX_PAGE + 1))
+    # From the end, where a service that is added takes none away.
+    free = iter(range(MAX_PAGE, len(configured), -1))
     flagged = (
         (service.name, bucket)
         for service in services

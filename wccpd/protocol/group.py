@@ -16,6 +16,7 @@ Two rules. Every change of the usable caches goes through `membership_changed`; 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
@@ -411,6 +412,13 @@ class Group:
         if self.usable and self.assigned_by not in MAY_HAVE_ASSIGNED[settings.policy]:
             events += self.await_assignment(now, f"the configuration lets {settings.policy} assign now")
         return events
+
+    def twin(self) -> Group:
+        """A group like this one, for a trial of `reconfigure`: its members are its own, what they hold is shared."""
+        made = copy.copy(self)
+        made.members = {address: copy.copy(member) for address, member in self.members.items()}
+        made.known_dual_valid = dict(self.known_dual_valid)
+        return made
 
     def queries(self, now: float) -> tuple[tuple[Member, RemovalQuery], ...]:
         """REMOVAL_QUERYs due now (draft 4.14). They take a Receive ID too, as the 2017 draft and IOS have it."""

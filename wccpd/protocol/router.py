@@ -11,6 +11,7 @@ message, and only then the state of the group.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from wccpd.protocol import answers
@@ -95,6 +96,14 @@ class Router:
         self._repeats = Repeats()
         self._templates.clear()
         return tuple(events)
+
+    def prospect(self, settings: EngineSettings, now: float) -> RouterView:
+        """The picture that `reconfigure` would make; nothing is changed."""
+        trial = copy.copy(self)
+        trial.groups = {key: group.twin() for key, group in self.groups.items()}
+        trial._ended, trial._templates = dict(self._ended), {}
+        trial.reconfigure(settings, now)
+        return trial.view()
 
     def _new_group(self, service: ServiceSettings) -> Group:
         settings = self.settings

@@ -86,25 +86,30 @@ def follow(socket_path: Path, after: int) -> Iterator[dict[str, object]]:
     raise UnreachableError("wccpd has ended")
 
 
-def command(socket_path: Path, verb: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> object:
+def command(
+    socket_path: Path, verb: str, body: bytes = b"", *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> object:
     """Have the daemon carry out a verb; its answer as plain JSON values.
 
     Args:
         socket_path: the daemon's control socket.
         verb: the path, e.g. `/v1/router/drain`.
+        body: what it needs besides, e.g. the text of a file.
         timeout_seconds: for each step of the exchange.
 
     Raises:
         RefusedError: not allowed, or not possible as things are.
         UnreachableError: as `fetch`.
     """
-    return _exchange("POST", socket_path, verb, timeout_seconds)
+    return _exchange("POST", socket_path, verb, timeout_seconds, body)
 
 
-def _exchange(method: str, socket_path: Path, resource: str, timeout_seconds: float) -> object:
+def _exchange(
+    method: str, socket_path: Path, resource: str, timeout_seconds: float, body: bytes = b""
+) -> object:
     connection = _UnixConnection(socket_path, timeout_seconds)
     try:
-        connection.request(method, resource)
+        connection.request(method, resource, body or None)
         response = connection.getresponse()
         body = response.read(MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:

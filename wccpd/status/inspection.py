@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wccpd.status.view import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from wccpd.status.view import ServiceStatus
 
@@ -75,6 +75,12 @@ class InspectionLedger:
             elif interval is not None:
                 interval.reason = each.reason
         return tuple(events)
+
+    def forget(self, services: Collection[str]) -> None:
+        """Drop services that are not configured any more."""
+        for service in services:
+            self._open.pop(service, None)
+            self._ended_seconds.pop(service, None)
 
     def seconds(self, now: float) -> dict[str, float]:
         """Seconds without full inspection so far, by service; services that never were are absent."""

@@ -99,10 +99,15 @@ def screen(status: Status) -> Screen:
 
 def _router_table(router: RouterStatus) -> Table:
     plane = f"data plane {router.dataplane} with {router.hash_function}: {router.dataplane_state}"
-    remarks = (
+    remarks: tuple[str, ...] = (
         f"wccpd {router.software_version}, running for {_age(router.uptime_seconds)}, {router.config_file}",
         f"{plane}, {router.dataplane_reason}" if router.dataplane_reason else plane,
     )
+    if router.rollback_in_seconds is not None:
+        left = f"{router.rollback_in_seconds:.0f} s"
+        remarks += (f"a reload is on trial: rolled back in {left} unless `wccpctl confirm` comes",)
+    if router.config_unlike_file:
+        remarks += (f"not in force: {router.config_unlike_file} (`wccpctl reload` takes it)",)
     return _table(f"Router {router.id}", (), [], remarks=remarks)
 
 

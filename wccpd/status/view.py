@@ -217,6 +217,10 @@ class RouterStatus:
     dataplane_reason: str
     hash_function: str
     config_file: str
+    config_unlike_file: str = ""
+    """Why what is in force is not what the file held when it was last taken, in words; empty when it is."""
+    rollback_in_seconds: float | None = None
+    """Until a reload on trial is rolled back unless it is confirmed; None: none is on trial."""
 
 
 @dataclass(frozen=True, slots=True)

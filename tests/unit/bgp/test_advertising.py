@@ -115,3 +115,13 @@ def test_drain_and_undrain_count_at_once_whatever_the_facts() -> None:
 
 def test_a_drained_router_stays_so_over_a_restart() -> None:
     assert gate(drained=True).judge(WELL, 0.0).advertise is False
+
+
+def test_another_policy_counts_from_the_next_judgement_on_and_keeps_what_was_decided() -> None:
+    tried = gate(AdvertiseWhen.FORWARDING)
+    assert tried.judge(NO_CACHES, 0.0).advertise
+    tried.reconfigure(POLICY)
+    assert tried.judge(NO_CACHES, 1.0).advertise, "not before fail_seconds are over"
+    assert tried.judge(NO_CACHES, 4.0).advertise is False
+    tried.reconfigure(replace(POLICY, when=AdvertiseWhen.FORWARDING, recover_seconds=0))
+    assert tried.judge(NO_CACHES, 5.0).advertise

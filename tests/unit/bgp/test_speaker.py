@@ -200,6 +200,23 @@ async def test_no_longer_advertised_prefixes_are_withdrawn(gobgpd: FakeGobgpd) -
         await eventually(lambda: speaker.view().advertised is True)
 
 
+async def test_a_speaker_settles_when_gobgpd_has_taken_another_specification(gobgpd: FakeGobgpd) -> None:
+    async with speaking(gobgpd) as (speaker, _):
+        await eventually(lambda: is_running(speaker))
+        assert await speaker.settled() == ""
+        speaker.reconfigure(replace(SPEC, peers=PEERS[:1]))
+        assert await speaker.settled() == ""
+        assert len(gobgpd.peers) == 1
+
+
+async def test_a_speaker_that_cannot_settle_says_why(gobgpd: FakeGobgpd) -> None:
+    async with speaking(gobgpd) as (speaker, _):
+        await eventually(lambda: is_running(speaker))
+        gobgpd.hang()
+        speaker.reconfigure(replace(SPEC, peers=PEERS[:1]))
+        assert "does not answer" in await speaker.settled()
+
+
 async def test_a_hung_gobgpd_is_noticed_and_used_again(gobgpd: FakeGobgpd) -> None:
     async with speaking(gobgpd) as (speaker, _):
         await eventually(lambda: is_running(speaker))

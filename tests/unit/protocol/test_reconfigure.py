@@ -10,6 +10,7 @@ import pytest
 from tests.support.scripted_cache import ScriptedCache
 from wccpd.protocol.outputs import CacheLost, Output, Refused, Send
 from wccpd.protocol.reconfigure import Change, GroupChange, changes
+from wccpd.protocol.record import take
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, ServiceSettings
 from wccpd.protocol.view import AssignedBy, CacheState, GroupView
@@ -228,3 +229,22 @@ def test_buckets_that_the_router_gave_stay_until_whoever_may_now_assigns(
     scene.reconfigure(scene.wanted(policy=AssignmentPolicy.ROUTER))
     assert scene.group().assigned_by is AssignedBy.ROUTER
     assert set(scene.group().bucket_owners) == {FIRST, SECOND}
+
+
+def test_a_prospect_is_what_reconfigure_makes_and_touches_nothing() -> None:
+    asked = Scene()
+    for wanted in (
+        asked.wanted(group_list=(IPv4Network("10.0.1.2/32"),)),
+        asked.wanted(forwarding=ForwardingMethod.L2, packet_return=PacketReturnMethod.L2),
+        asked.wanted(policy=AssignmentPolicy.CACHE),
+        asked.wanted(definition=WEB),
+        replace(asked.settings, services=asked.settings.services[1:]),
+        replace(asked.settings, router_id=SECOND_ADDRESS),
+    ):
+        scene, twin = Scene(), Scene()
+        before = scene.router.view(), take(scene.router), scene.router.next_deadline()
+        prospect = scene.router.prospect(wanted, scene.now)
+        twin.router.reconfigure(wanted, twin.now)
+        assert prospect == twin.router.view()
+        assert (scene.router.view(), take(scene.router), scene.router.next_deadline()) == before
+        assert not any(isinstance(each, Refused | CacheLost) for each in scene.everybody_speaks())

@@ -43,3 +43,12 @@ def test_a_counter_that_began_anew_makes_no_negative_amount(healthy: Status) -> 
     (event,) = ledger.update([service], 1.0)
     assert isinstance(event, InspectionResumed)
     assert event.uninspected_packets == 0
+
+
+def test_a_service_that_is_not_configured_any_more_is_forgotten(healthy: Status) -> None:
+    (service,) = healthy.services
+    ledger = InspectionLedger()
+    ledger.update([down(service, "x")], 0.0)
+    ledger.forget({"web-cache"})
+    assert ledger.seconds(10.0) == {}
+    assert ledger.update([service], 20.0) == ()

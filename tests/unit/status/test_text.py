@@ -142,3 +142,10 @@ def test_durations_are_short(seconds: float, expected: str) -> None:
 )
 def test_counts_are_short(number: int, expected: str) -> None:
     assert _count(number) == expected
+
+
+def test_a_reload_on_trial_and_a_file_that_is_not_in_force_are_said(healthy: Status) -> None:
+    router = replace(healthy.router, rollback_in_seconds=42.4, config_unlike_file="it was rolled back")
+    shown = " ".join(text.plain(replace(healthy, router=router)).split())
+    assert "rolled back in 42 s unless `wccpctl confirm` comes" in shown
+    assert "not in force: it was rolled back (`wccpctl reload` takes it)" in shown

@@ -49,6 +49,9 @@ _DEVICE_HINTS: Final = {
 }
 
 
+NO_CLEAR_DF: Final = "redirect.clear_df needs the kernel to fragment, which the eBPF plane cannot ask for"
+
+
 class EbpfDataPlane:
     """See the module."""
 
@@ -68,6 +71,8 @@ class EbpfDataPlane:
         self._lease_seconds = 0.0
         self._in_force = False
         self.on_progress: Callable[[], None] = lambda: None
+        self._plan: RedirectPlan | None = None
+        """The plan in force; None while it is that of an earlier run."""
         self._segments: frozenset[str] = frozenset()
         """Devices by which caches return packets."""
         self._loaded: Loaded | None = None
@@ -104,6 +109,7 @@ class EbpfDataPlane:
 
     def bring_to(self, wish: Wish) -> Applied:
         """See `DataPlane.bring_to`: tunnels, plan, programs, removals."""
+        _refuse_clear_df(wish.plan)
         loaded = self._load()
         changes: list[str] = []
         faults: list[KernelError] = []
@@ -117,8 +123,39 @@ class EbpfDataPlane:
         loaded.pin()
         self._attach(loaded, self._hooks(wish.plan, facts, links), links, changes, faults)
         self._remove_tunnels(wish.tunnels, present, changes, faults)
-        self._in_force = True
+        self._in_force, self._plan = True, wish.plan
         return Applied(tuple(changes), made, (*faults, *wayless.values()), frozenset(wayless))
+
+    def preview(self, wish: Wish, settings: KernelSettings) -> tuple[str, ...]:
+        """See `DataPlane.preview`. The redirect is one image, of which only services are told apart."""
+        _refuse_clear_df(wish.plan)
+        with host.kernel("network state", "read"):
+            present = gre.link.observe(self._ipr, self._settings.device_prefix)
+        wanted = {tunnel.name for tunnel in wish.tunnels}
+        before = {} if self._plan is None else {each.name: each for each in self._plan.services}
+        after = {each.name: each for each in wish.plan.services}
+        shared = self._plan is None or replace(self._plan, services=()) != replace(wish.plan, services=())
+        places = settings.services != self._settings.services
+        return (
+            *(
+                f"make device {tunnel.name}"
+                for tunnel in wish.tunnels
+                if tunnel.name not in present or not present[tunnel.name].is_like(tunnel)
+            ),
+            *(f"remove device {name}" for name in sorted(present.keys() - wanted)),
+            *(f"add service {name} to the plan" for name in after if name not in before),
+            *(
+                f"change service {name} in the plan"
+                for name in after
+                if before.get(name, after[name]) != after[name]
+            ),
+            *(f"remove service {name} from the plan" for name in before if name not in after),
+            *(("change what services of the plan share",) if shared or places else ()),
+        )
+
+    def reconfigure(self, settings: KernelSettings) -> None:
+        """See `DataPlane.reconfigure`."""
+        self._settings = settings
 
     def renew_lease(self, seconds: float) -> None:
         """See `DataPlane.renew_lease`."""
@@ -394,6 +431,11 @@ class EbpfDataPlane:
                 changes.append(f"no device {name}")
             except KernelError as error:
                 faults.append(error)
+
+
+def _refuse_clear_df(plan: RedirectPlan) -> None:
+    if plan.clear_df:
+        raise KernelError("eBPF data plane", "take the plan", 0, NO_CLEAR_DF)
 
 
 def _closed(plan: RedirectPlan) -> RedirectPlan:
