@@ -147,6 +147,9 @@ class Network:
         settings += [f"conf.{device}.rp_filter=0" for device in ("all", *ROUTER_MAC)]
         settings += [f"conf.{device}.send_redirects=0" for device in ("all", *ROUTER_MAC)]
         self.router.run("sysctl", "-qw", *(f"net.ipv4.{setting}" for setting in settings))
+        # A flow that is sent again some seconds after its reset is still the same one, however slow the machine;
+        # where connection tracking is a module that is not loaded yet, there is no such setting.
+        self.router.run("sysctl", "-qew", "net.netfilter.nf_conntrack_tcp_timeout_close=600")
 
 
 class KernelStage:

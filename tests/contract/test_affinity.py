@@ -150,6 +150,17 @@ def test_a_connection_of_a_lost_cache_is_reset_if_so_wished(stage: Stage, mode: 
     assert stage.observe().counters.total("70", Verdict.REJECTED, Reason.LOST).packets == 1
 
 
+def test_what_still_comes_of_a_connection_that_was_reset_is_reset_too(stage: Stage) -> None:
+    made = both(stage, lost_flows=LostFlows.RESET)
+    stage.bring_to(plan(made))
+    flow = fresh()
+    assert stage.send(flow).cache == FIRST
+    left = replace(moved_to(made, SECOND), paths=paths_to([SECOND], stage.forwarding))
+    stage.bring_to(plan(left))
+    assert [stage.send(flow) for _ in range(3)] == [RESET] * 3
+    assert stage.send(fresh()).cache == SECOND
+
+
 @pytest.mark.parametrize(
     ("mode", "fate"), [(Mode.OPEN, PASSED), (Mode.CLOSED, NOWHERE), (Mode.REJECT, RESET)]
 )

@@ -60,8 +60,8 @@ class Conntrack:
                 found[mark & mask] = found.get(mark & mask, 0) + 1
         return found
 
-    def unmark(self, mask: int, marks: Collection[int], *, of: int) -> int:
-        """Clear bits of the marks of connections, and say of how many.
+    def unmark(self, mask: int, marks: Collection[int], *, of: int) -> None:
+        """Clear bits of the marks of connections.
 
         Args:
             mask: The bits to clear.
@@ -79,7 +79,6 @@ class Conntrack:
         ]
         for connection, zone in found:
             self._write_mark(connection + bytes(-len(connection) % 4) + zone, mask)
-        return len(found)
 
     def _write_mark(self, connection: bytes, mask: int) -> None:
         """Clear the bits of `mask`; a connection that has ended meanwhile needs it no more."""

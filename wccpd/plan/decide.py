@@ -39,6 +39,9 @@ through to other services then, since theirs has run out too.
   denied, and no service further down wanted it. While that service and the one that takes the packet are in mode
   open, it stays forwarded (`Reason.ESTABLISHED`), since redirecting it now would break it.
 
+How long a flow lives that is silent, or was reset, is the plane's affair; connection tracking forgets a connection 10 s
+after its reset.
+
 An ICMP error about a flow that is pinned to a cache, on its way from client to server, goes there too as long as
 the lease is running, without exemptions, match or list, so that path MTU discovery of the proxy works. Any other ICMP
 error is an ordinary packet, and none ever pins.
