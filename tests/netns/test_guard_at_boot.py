@@ -44,6 +44,9 @@ def test_a_closed_service_refuses_from_the_guard_on_until_the_daemon_redirects_i
     wait_for(lambda: redirected_all(stage, stream), "the stream is redirected")
     guard(stage, "closed")
     assert redirected_all(stage, stream), "beside a daemon it changes nothing"
+    renamed = stage.configure("closed", kernel="{nft_table: younger, table_base: 20000}")
+    assert stage.command("guard", str(renamed)).returncode == ExitCode.OK
+    assert redirected_all(stage, stream), "whatever the file calls things by now"
     daemon.stop(signal.SIGKILL)
     guard(stage, "closed")
     assert redirected_all(stage, stream), "nor where a daemon has left its table"

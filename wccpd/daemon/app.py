@@ -96,11 +96,7 @@ def run(config: Config, config_file: Path, text: str, warnings: tuple[str, ...] 
 def cleanup(config: Config) -> int:
     """Remove everything of ours from the kernel, e.g. after a crash that nobody restarts; return the exit code."""
     logging.configure(config.log)
-    try:
-        fetch(config.control.socket, "/v1/version")
-    except UnreachableError:
-        pass
-    else:
+    if _is_running(config):
         log.error(
             "not_removed", reason=f"wccpd is running: it answers at {config.control.socket}; stop it first"
         )
@@ -111,9 +107,11 @@ def cleanup(config: Config) -> int:
 def guard(config: Config) -> int:
     """Have services that are not open refuse what they take before the daemon is there; return the exit code."""
     logging.configure(config.log)
+    if _is_running(config):
+        return ExitCode.OK
     policy, settings = assemble.policy(config), assemble.kernel_settings(config)
     nobody = Router(assemble.engine_settings(config, first_number=1))
-    faults = list(FormerNames(config.state_directory, settings).claim())
+    faults = list(FormerNames(config.state_directory, settings).note())
     try:
         with contextlib.closing(LinuxDataPlane(settings)) as plane:
             applied = plane.guard(redirect_plan(nobody.view(), policy, Slots()))
@@ -122,6 +120,15 @@ def guard(config: Config) -> int:
     for fault in (*faults, *applied.faults):
         log.error("kernel_refused", reason=str(fault))
     return ExitCode.FAILURE if applied.faults else ExitCode.OK
+
+
+def _is_running(config: Config) -> bool:
+    """Whether a daemon answers at this configuration's control socket."""
+    try:
+        fetch(config.control.socket, "/v1/version")
+    except UnreachableError:
+        return False
+    return True
 
 
 async def _cleanup(config: Config) -> int:

@@ -45,6 +45,15 @@ class FormerNames:
         self._current = current
         self._left = [each for each in self._read() if each != _names_of(current)]
 
+    def note(self) -> tuple[KernelError, ...]:
+        """Write down the names in force beside the former ones, before anything is made.
+
+        Returns:
+            Why they could not be written.
+        """
+        fault = self._write([*self._left, _names_of(self._current)])
+        return () if fault is None else (fault,)
+
     def claim(self) -> tuple[KernelError, ...]:
         """Write down the names in force, and remove what former ones left; their nft table stays for `release`.
 
@@ -53,8 +62,7 @@ class FormerNames:
         Returns:
             What could not be removed, or written; it is tried again at the next start.
         """
-        fault = self._write([*self._left, _names_of(self._current)])
-        faults = [] if fault is None else [fault]
+        faults = list(self.note())
         for names in self._left:
             faults += _remove_paths(_settings(names), self._current)
         return tuple(faults)
