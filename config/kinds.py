@@ -6,7 +6,7 @@ stricter than the parser: an editor must not mark what wccpd takes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,7 +30,7 @@ class Written:
     """What it is, in the singular."""
     many: str
     """The same in the plural, for lists."""
-    schema: Mapping[str, object]
+    schema: Mapping[str, object] = field(hash=False)
     """As JSON Schema."""
     example: str
     """One that is accepted, as YAML."""
@@ -38,9 +38,6 @@ class Written:
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: object) -> dict[str, object]:
         """Stand in for the schema of the Python type, which does not know what the file holds."""
         return dict(self.schema)
-
-    def __hash__(self) -> int:
-        return hash(self.words)
 
 
 @dataclass(frozen=True, slots=True)

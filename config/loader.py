@@ -21,7 +21,7 @@ from config.services import Redirect, Service
 from config.source import Document, SourceError
 from config.source import parse as parse_yaml
 from config.validate import Fault, Parts, validate
-from config.wording import is_of_shape, shown, translate
+from config.wording import MAPPING, is_of_shape, shown, translate
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -138,12 +138,9 @@ def _check_fields(document: Document) -> tuple[Config | None, list[Problem]]:
     """The settings, or what is wrong with single values."""
     if not isinstance(document.data, dict):
         mark = document.locate(())
-        found = shown(document.data)
-        return None, [
-            Problem(
-                document.file, mark.line, mark.column, (), "must be a mapping of 'key: value' lines", found
-            )
-        ]
+        # Not repeated: it may be a password file, given by mistake.
+        found = shown(document.data) if isinstance(document.data, list) else "one word or number"
+        return None, [Problem(document.file, mark.line, mark.column, (), MAPPING, found)]
     try:
         return Config.model_validate(document.data), []
     except ValidationError as error:

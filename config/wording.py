@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 60
 _LISTED_KEYS = 12
 """A section with more keys is not listed whole in one line of an error."""
 _LIST = "must be a list"
-_MAPPING = "must be a mapping of 'key: value' lines"
+MAPPING = "must be a mapping of 'key: value' lines"
 _REQUIREMENTS = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
@@ -39,9 +39,9 @@ _REQUIREMENTS = {
     "list_type": _LIST,
     "too_short": "must not be empty",
     "too_long": "must have at most {max_length} entries",
-    "model_type": _MAPPING,
-    "model_attributes_type": _MAPPING,
-    "dict_type": _MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+    "dict_type": MAPPING,
 }
 """What a value must be, by pydantic's kind of error, with names out of its context."""
 _NUMBERS = {"int_type", "int_parsing", "int_from_float", "greater_than_equal", "less_than_equal"}
@@ -64,7 +64,7 @@ def translate(document: Document, error: ErrorDetails) -> Problem | None:
 
 def is_of_shape(problem: Problem) -> bool:
     """Whether something of another shape stands there, so that what is inside it means nothing."""
-    return problem.message in {_LIST, _MAPPING}
+    return problem.message in {_LIST, MAPPING}
 
 
 def _words(error: ErrorDetails, setting: Setting | None) -> tuple[str, str, str]:
@@ -136,9 +136,9 @@ def _known_keys(path: KeyPath) -> list[str]:
 
 
 def _may_be_secret(path: KeyPath) -> bool:
-    """Whether somebody could have written a password there: everywhere but where a file's name is wanted."""
+    """Whether somebody could have written a password there, be it in place of a file's name."""
     last = next((step.lower() for step in reversed(path) if isinstance(step, str)), "")
-    return "pass" in last and not last.endswith("password_file")
+    return "pass" in last
 
 
 def shown(value: object) -> str:

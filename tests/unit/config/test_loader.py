@@ -545,6 +545,17 @@ def test_a_pipe_as_password_file_is_refused_without_waiting_for_it(tmp_path: Pat
     assert "is not a regular file" in only_problem_of(GOOD + "    password_file: pw\n", tmp_path)
 
 
+@pytest.mark.parametrize("key", ["password_file", "previous_password_file", "password_environment"])
+def test_a_password_of_digits_in_place_of_a_name_is_not_repeated(key: str) -> None:
+    assert "12345678" not in "".join(problems_of(GOOD + f"    {key}: 12345678\n"))
+
+
+def test_a_password_file_that_is_taken_for_the_configuration_is_not_shown() -> None:
+    assert only_problem_of("hunter22\n") == (
+        "r.yaml:1:1: must be a mapping of 'key: value' lines, found one word or number"
+    )
+
+
 @pytest.mark.parametrize("key", ["password", "pasword", "Password"])
 def test_a_password_written_in_the_file_is_refused_and_not_repeated(key: str) -> None:
     line = only_problem_of(GOOD + f"    {key}: hunter22\n")
