@@ -71,7 +71,8 @@ class Watch:
         assert not message.tolerated, message.tolerated
         settings = self.settings[message.service.key]
         if settings.passwords:
-            assert check_digest(send.datagram, settings.passwords[0]), "the digest is wrong"
+            known = (check_digest(send.datagram, password) for password in settings.passwords)
+            assert any(known), "the digest is wrong"
         else:
             assert not peek_security(send.datagram), "a digest without a password"
         assert send.local in {self.router.settings.router_id, *self.router.settings.addresses}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member, Place, by_address
+from wccpd.protocol.membership import Member, Place, Voice, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -121,31 +121,42 @@ class Group:
     # -- messages ------------------------------------------------------------------------------------
 
     def admit(
-        self, message: HereIAm, address: IPv4Address, now: float
-    ) -> Fault | tuple[Member, tuple[Event, ...]]:
-        """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        self, message: HereIAm, password: bytes | None, address: IPv4Address, now: float
+    ) -> Fault | tuple[Member, Voice, tuple[Event, ...]]:
+        """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not.
+
+        Args:
+            message: What it says.
+            password: What it is signed with.
+            address: Its source.
+            now: Monotonic time in seconds.
+
+        Returns:
+            The member, how it speaks in this message, what happened.
+        """
         self._changed()
         known = self.members.get(address)
-        if known is not None and known.message is message:
-            return known, ()
-        if self._minor_version(message) is None:
+        if known is not None and known.message is message and known.voice.password == password:
+            return known, known.voice, ()
+        minor_version = self._minor_version(message)
+        if minor_version is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
         if self.definition is not None and not self.same_definition(message.service):
             who = "the group" if self.settings.definition is None else "the configuration"
             detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
+        voice = Voice(message.service, minor_version, _negotiates_timers(message), password)
         if known is not None:
-            known.service = message.service
-            return known, ()
+            return known, voice, ()
         if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
         self._make_room()
-        member = Member(address, message.identity, message.service, last_heard=now)
+        member = Member(address, message.identity, voice, last_heard=now)
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
-        return member, (CacheSeen(self.settings.key, address),)
+        return member, voice, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
@@ -159,26 +170,27 @@ class Group:
             del self.members[longest.address]
 
     def here_i_am(
-        self, message: HereIAm, receive_id: int, member: Member, now: float, *, aside: bool = False
+        self, message: HereIAm, member: Member, voice: Voice, now: float, *, echoes: bool, aside: bool
     ) -> tuple[Event, ...]:
         """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
 
         Args:
             message: What it says. The object of last time means: the same as last time.
-            receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
             member: The sender.
+            voice: How it speaks.
             now: Monotonic time in seconds.
+            echoes: It echoes a Receive ID that counts, see `echo_row`.
             aside: It came from another place than the member's own and echoes nothing, so it decides nothing.
         """
         repeated = member.message is message
         member.last_heard = now
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
-        if not repeated:
-            self._read_version(message, member)
         if aside:
             return ()
-        if not member.is_echo(receive_id):
+        if echoes or not member.ever_echoed:
+            member.voice = voice
+        if not echoes:
             return self._unechoed(member)
         member.echoed(now)
         if repeated and member.state is CacheState.USABLE:
@@ -201,21 +213,21 @@ class Group:
         rows = enumerate(message.view.router_ids)
         return next((index for index, router in rows if router in self.addresses), None)
 
-    def sends(self, *members: Member) -> None:
-        """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
+    def sends(self, *members: Member, beside: bool = False) -> None:
+        """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own; see `Member.sent`."""
         self.receive_id = next_number(self.receive_id)
         for member in members:
-            member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
+            member.sent(self.receive_id, self.settings.interop.accepted_receive_ids, beside=beside)
 
     def sends_aside(self, member: Member, place: Place) -> None:
         """The same for an I_SEE_YOU to another place than the one that the member echoes from."""
         self.receive_id = next_number(self.receive_id)
         member.sent_aside(self.receive_id, place)
 
-    def shown(self, member: Member) -> tuple[object, ...]:
+    def shown(self, voice: Voice) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
         numbers = self.change_number, self.key, self.members_revision
-        return *numbers, self.table, self.definition, self.fixed, member.service
+        return *numbers, self.table, self.definition, self.fixed, voice.service
 
     def withheld_answer(self, member: Member, place: Place, now: float) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
@@ -258,12 +270,6 @@ class Group:
         assert self.definition is not None
         return same_definition(self.definition, service, self.settings.interop)
 
-    def _read_version(self, message: HereIAm, member: Member) -> None:
-        member.minor_version = self._minor_version(message) or 0
-        asked = message.capabilities
-        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
-        member.negotiates_timers = knows or message.minor_version > 0
-
     def _unechoed(self, member: Member) -> tuple[Event, ...]:
         if not member.choose_form():
             return ()
@@ -292,7 +298,7 @@ class Group:
         if member.state is CacheState.USABLE:
             return changed
         if self.definition is None:
-            self.definition = member.service
+            self.definition = member.voice.service
         member.state = CacheState.USABLE
         member.fault = ""
         member.usable_since = now
@@ -401,7 +407,11 @@ class Group:
             self.definition = settings.definition
         for member in self.members.values():
             member.not_adjacent = self.not_adjacent(member.address)
-            member.minor_version = min(member.minor_version, settings.minor_version)
+            member.voice = member.voice._replace(
+                minor_version=min(member.voice.minor_version, settings.minor_version)
+            )
+            if member.voice.password not in (settings.passwords or (None,)):
+                member.voice = member.voice._replace(password=settings.own_password)
             if member.local not in self.addresses and not member.multicast:
                 member.local = None
         if settings.policy is before.policy:
@@ -435,8 +445,8 @@ class Group:
         batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
             leaving = member.address if member.state is CacheState.SHUTDOWN else None
-            offered = member.negotiates_timers, not member.not_adjacent
-            form = member.dual_valid, *offered, member.service, leaving
+            voice = member.voice._replace(minor_version=0)
+            form = member.dual_valid, not member.not_adjacent, voice, leaving
             batches.setdefault(form, []).append(member)
         return tuple(
             tuple(batch[start : start + MAX_CACHES])
@@ -559,6 +569,12 @@ class Group:
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}
+
+
+def _negotiates_timers(message: HereIAm) -> bool:
+    asked = message.capabilities
+    knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
+    return knows or message.minor_version > 0
 
 
 def same_definition(mine: ServiceInfo, other: ServiceInfo, interop: Interop) -> bool:

@@ -98,17 +98,17 @@ class Repeats:
         self._readings[places.rest(datagram)] = Reading(message, message.service.key, source, places)
 
 
-def is_signed(datagram: bytes, places: Places, passwords: tuple[bytes, ...]) -> bool:
-    """Whether the digest is right for one of the passwords; a group without any wants none."""
+def signers(datagram: bytes, places: Places, passwords: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
+    """Which of the passwords the digest is right for, none if it is wrong; a group without any wants no digest."""
     if not passwords:
-        return places.digest == 0
+        return () if places.digest else (None,)
     if not places.digest:
-        return False
+        return ()
     sent = datagram[places.digest : places.digest + DIGEST_OCTETS]
-    return any(
-        hmac.compare_digest(sent, digest(datagram, places.digest, exact_key(password)))
-        for password in passwords
-    )
+    for password in passwords:
+        if hmac.compare_digest(sent, digest(datagram, places.digest, exact_key(password))):
+            return (password,)
+    return ()
 
 
 def receive_id(datagram: bytes, places: Places) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wccpd.protocol import answers
 from wccpd.protocol.capability import Selection, unserved
 from wccpd.protocol.group import MAY_HAVE_ASSIGNED, next_number
-from wccpd.protocol.membership import Member
+from wccpd.protocol.membership import Member, Voice
 from wccpd.protocol.record import NOBODY, State
 from wccpd.protocol.settings import AssignmentPolicy, Timers
 from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
@@ -119,7 +119,10 @@ def _restore_assignment(group: Group, item: State, now: float) -> None:
 def _try_answers(group: Group) -> None:
     """Make what every member will be sent, so that no value that cannot be sent is believed."""
     for member in group.members.values():
-        for message in (answers.i_see_you(group, (member,)), answers.removal_query(group, member)):
+        for message in (
+            answers.i_see_you(group, (member,), member.voice),
+            answers.removal_query(group, member),
+        ):
             try:
                 encode_message(message, dual_valid=member.dual_valid)
             except (struct.error, OverflowError) as error:
@@ -140,7 +143,13 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
     return Member(
         address=address,
         identity=WebCacheIdentity(address, data),
-        service=service,
+        voice=Voice(
+            service,
+            _within(saved["minor_version"], 0, group.settings.minor_version),
+            bool(saved["negotiates_timers"]),
+            # Passwords are not saved; its next HERE_I_AM tells.
+            group.settings.own_password,
+        ),
         state=CacheState.USABLE,
         selection=Selection(
             ForwardingMethod(forwarding),
@@ -149,8 +158,6 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
             _timers(transmit, timeout_scale, ra_timer_scale),
         ),
         dual_valid=bool(saved["dual_valid"]),
-        minor_version=_within(saved["minor_version"], 0, group.settings.minor_version),
-        negotiates_timers=bool(saved["negotiates_timers"]),
         not_adjacent=group.not_adjacent(address),
         multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
