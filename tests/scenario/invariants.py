@@ -122,7 +122,7 @@ def consistent(group: GroupView, settings: ServiceSettings) -> None:
     assert all(first.address < second.address for first, second in pairwise(group.caches))
     if usable(group):
         assert group.definition is not None
-    if not group.caches or settings.definition is not None:
+    if not usable(group) or settings.definition is not None:
         assert group.definition == settings.definition
     assert 1 <= group.change_number <= NUMBERS
     assert (group.assigned_by is AssignedBy.NOBODY) == (not assigned)

@@ -5,7 +5,8 @@ becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first 
 (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
 comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
 others cover its buckets at once (`on_loss`; draft 4.14 leaves them unassigned, covering keeps the traffic
-inspected). When the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+inspected). When the last usable cache has left, definition, method, timers, assignment and key are forgotten (2.01,
+3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
+MAX_PATIENCE_SECONDS = 900.0
+"""Three times the slowest timers that there are: 60 s with a scale of 5."""
 MAX_WAITING = 1024
 """Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
 MAY_HAVE_ASSIGNED = {
@@ -136,7 +139,8 @@ class Group:
         """
         self._changed()
         known = self.members.get(address)
-        if known is not None and known.message is message and known.voice.password == password:
+        usable = known is not None and known.state is CacheState.USABLE
+        if known is not None and usable and known.message is message and known.voice.password == password:
             return known, known.voice, ()
         minor_version = self._minor_version(message)
         if minor_version is None:
@@ -147,10 +151,13 @@ class Group:
             detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
         voice = Voice(message.service, minor_version, _negotiates_timers(message), password)
-        if known is not None:
+        if known is not None and known.ever_echoed:
             return known, voice, ()
+        # Those who wait too: more may be waiting than there are places.
         if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
+        if known is not None:
+            return known, voice, ()
         self._make_room()
         member = Member(address, message.identity, voice, last_heard=now)
         member.dual_valid = self.known_dual_valid.get(address, False)
@@ -179,7 +186,7 @@ class Group:
             member: The sender.
             voice: How it speaks.
             now: Monotonic time in seconds.
-            echoes: It echoes a Receive ID that counts, see `echo_row`.
+            echoes: It echoes a Receive ID that counts, see `echoed_row`.
             aside: It came from another place than the member's own and echoes nothing, so it decides nothing.
         """
         repeated = member.message is message
@@ -190,6 +197,7 @@ class Group:
             return ()
         if echoes or not member.ever_echoed:
             member.voice = voice
+            member.patience_seconds = _patience_seconds(message)
         if not echoes:
             return self._unechoed(member)
         member.echoed(now)
@@ -208,10 +216,21 @@ class Group:
         member.message = message
         return tuple(events)
 
-    def echo_row(self, message: HereIAm) -> int | None:
-        """Which row of its Cache View names us: the one whose Receive ID counts."""
+    def own_rows(self, message: HereIAm) -> list[int]:
+        """Which rows of its Cache View name us: more than one where the cache knows several addresses of ours."""
         rows = enumerate(message.view.router_ids)
-        return next((index for index, router in rows if router in self.addresses), None)
+        return [index for index, router in rows if router in self.addresses]
+
+    def echoed(self, message: HereIAm, rows: list[int], address: IPv4Address) -> int:
+        """The Receive ID of ours that counts; 0 for none.
+
+        A cache may not reach each address that it knows of us: one row stays at 0, or at what was last heard there.
+        """
+        ids = [message.view.receive_ids[row] for row in rows]
+        member = self.members.get(address)
+        if member is not None and len(ids) > 1:
+            ids.sort(key=member.is_echo, reverse=True)
+        return ids[0] if ids else 0
 
     def sends(self, *members: Member, beside: bool = False) -> None:
         """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own; see `Member.sent`."""
@@ -239,12 +258,14 @@ class Group:
             return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
         return None
 
-    def redirect_assign(self, message: RedirectAssign, source: IPv4Address) -> Fault | tuple[Event, ...]:
+    def redirect_assign(
+        self, message: RedirectAssign, source: IPv4Address, now: float
+    ) -> Fault | tuple[Event, ...]:
         """Take the assignment of a usable cache, or say why not (draft 4.8.1, 5.7.4)."""
         fault = redirect_assign.fault(self, message, source)
         if fault is not None:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
-                return self._flush(fault.detail)
+                return *self._flush(fault.detail), *self.await_assignment(now, fault.detail)
             return fault
         self._changed()
         received = redirect_assign.table(message, self.usable)
@@ -347,7 +368,7 @@ class Group:
                     yield member.last_echo + timers.removal_query_seconds
                 yield member.last_echo + timers.removal_seconds
             else:
-                yield member.last_heard + timers.removal_seconds
+                yield member.last_heard + max(timers.removal_seconds, member.patience_seconds)
         if self.assign_at is not None:
             yield self.assign_at
         if self.flush_at is not None:
@@ -357,12 +378,13 @@ class Group:
 
     def expire(self, now: float) -> tuple[Event, ...]:
         """Remove silent members, and assign or flush where that is due."""
-        silence = self.timers.removal_seconds
-        silent = {
-            member.address: f"no valid HERE_I_AM for {silence:g} s"
-            for member in self.members.values()
-            if now >= silence + (member.last_echo if member.state is CacheState.USABLE else member.last_heard)
-        }
+        silent = {}
+        for member in self.members.values():
+            silence, heard = self.timers.removal_seconds, member.last_echo
+            if member.state is not CacheState.USABLE:
+                silence, heard = max(silence, member.patience_seconds), member.last_heard
+            if now >= heard + silence:
+                silent[member.address] = f"no valid HERE_I_AM for {silence:g} s"
         return *self.part(silent, now), *self._assign_if_due(now)
 
     def part(self, leaving: Mapping[IPv4Address, str], now: float) -> tuple[Event, ...]:
@@ -375,12 +397,10 @@ class Group:
         events: tuple[Event, ...] = ()
         usable = [member.address for member in gone if member.state is CacheState.USABLE]
         if usable:
-            if self.key.address in usable:
+            if self.designated in usable:
                 self.key, self.designated = NO_KEY, None
             who = ", ".join(map(str, usable))
             events = self.membership_changed(now, f"{who} left: {leaving[usable[0]]}")
-        if not self.members:
-            self._forget()
         return *lost, *events
 
     def reconfigure(
@@ -403,7 +423,7 @@ class Group:
         self.router_id, self.adjacent = router.router_id, router.adjacent
         self.addresses = frozenset((router.router_id, *router.addresses))
         events = self.part(leaving, now)
-        if settings.definition is not None or not self.members:
+        if settings.definition is not None or not self.usable:
             self.definition = settings.definition
         for member in self.members.values():
             member.not_adjacent = self.not_adjacent(member.address)
@@ -467,17 +487,22 @@ class Group:
         member.usable_since = None
         if not was_usable:
             return (lost,)
-        if self.key.address == member.address:
+        if self.designated == member.address:
             self.key = NO_KEY
             self.designated = None
         return lost, *self.membership_changed(now, f"{member.address} left: {reason}")
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
-        """Note that a cache became usable or is no longer."""
+        """Note that a cache became usable or is no longer.
+
+        With the last usable one everything that they decided is forgotten (2.01, 3.2), whoever else goes on talking.
+        """
         self._changed()
         self.change_number = next_number(self.change_number)
         if not self.usable:
+            self.definition = self.settings.definition
             self.fixed = None
+            self.key, self.designated = NO_KEY, None
             self.assign_at = self.flush_at = None
             return self._replace(HashTable(), AssignedBy.NOBODY, reason)
         return self.await_assignment(now, reason)
@@ -526,7 +551,7 @@ class Group:
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
-        if isinstance(table, MaskTable) and not table.sets:
+        if isinstance(table, MaskTable) and not table.owners:
             assert self.definition is not None
             table = MaskTable.of_mask(wanted_mask(self.usable_members()[0].identity, self.definition))
         owners = assignment.assign(table.owners, self._weights())
@@ -542,12 +567,6 @@ class Group:
         self.table, self.assigned_by = table, assigned_by if is_assigned(table) else AssignedBy.NOBODY
         assigned = sum(owner is not None for owner in table.owners)
         return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
-
-    def _forget(self) -> None:
-        self.definition = self.settings.definition
-        self.fixed = None
-        self.key, self.designated = NO_KEY, None
-        self.assign_at = self.flush_at = None
 
     def _remember_form(self, member: Member) -> None:
         self.known_dual_valid.pop(member.address, None)
@@ -575,6 +594,17 @@ def _negotiates_timers(message: HereIAm) -> bool:
     asked = message.capabilities
     knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
     return knows or message.minor_version > 0
+
+
+def _patience_seconds(message: HereIAm) -> float:
+    """Silence after which a cache that is not usable yet is gone: one that selects slow timers speaks as slowly."""
+    asked = message.capabilities
+    if asked is None or asked.transmit_t is None:
+        return Timers().removal_seconds
+    scale = asked.timer_scale.timeout_lower if asked.timer_scale is not None else 1
+    return min(
+        MAX_PATIENCE_SECONDS, Timers(asked.transmit_t.lower_milliseconds / 1000, scale).removal_seconds
+    )
 
 
 def same_definition(mine: ServiceInfo, other: ServiceInfo, interop: Interop) -> bool:

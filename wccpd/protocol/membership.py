@@ -72,6 +72,8 @@ class Member:
     unechoed: int = 0
     """I_SEE_YOUs of the present form without an echo."""
     ever_echoed: bool = False
+    patience_seconds: float = 30.0
+    """While it is not usable: how long it may be silent, by the timers that it selects."""
     expected_ids: tuple[int, ...] = ()
     """Receive IDs that count as an echo, newest first: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since.
     A Squid never reads the query, so the older one must stay good; so must the one before an answer to somebody who

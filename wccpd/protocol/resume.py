@@ -22,6 +22,7 @@ from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import (
+    MAX_CACHES,
     PORTS,
     AssignmentMethod,
     ForwardingMethod,
@@ -84,6 +85,8 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         group.definition = saved_definition
     elif not group.same_definition(saved_definition):
         return
+    if len(item["members"]) > MAX_CACHES:
+        raise ValueError(f"{len(item['members'])} usable caches, there can be {MAX_CACHES}")
     for saved in item["members"]:
         member = _restore_member(saved, group, saved_definition, now)
         if _fits(member, group):

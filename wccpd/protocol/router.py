@@ -144,7 +144,7 @@ class Router:
             return (Refused(error.reason, source, service.key, str(error)),)
         if isinstance(message, HereIAm):
             return self._take_here_i_am(datagram, message, password, group, origin, now)
-        return self._take(message, group, origin)
+        return self._take(message, group, origin, now)
 
     def tick(self, now: float) -> tuple[Output, ...]:
         """Do what is due; call it at `next_deadline()` or later."""
@@ -185,11 +185,11 @@ class Router:
         return Send(datagram, self.settings.router_id, group.settings.group_address, WCCP_PORT)
 
     def _take(
-        self, message: RedirectAssign | ISeeYou | RemovalQuery, group: Group, origin: _Origin
+        self, message: RedirectAssign | ISeeYou | RemovalQuery, group: Group, origin: _Origin, now: float
     ) -> tuple[Output, ...]:
         match message:
             case RedirectAssign():
-                taken = group.redirect_assign(message, origin.address)
+                taken = group.redirect_assign(message, origin.address, now)
                 return _refused(taken, origin, group.settings.key) if isinstance(taken, Fault) else taken
             case ISeeYou() | RemovalQuery():
                 fault = Fault(Refusal.UNEXPECTED_MESSAGE, f"a router does not take {message}")
@@ -209,10 +209,10 @@ class Router:
         fault = self._identity_fault(message, origin)
         if fault is not None:
             return _refused(fault, origin, group.settings.key)
-        row = group.echo_row(message)
-        if row is not None:
-            self._repeats.remember(datagram, origin.address, message, row)
-        echoed = 0 if row is None else message.view.receive_ids[row]
+        rows = group.own_rows(message)
+        if len(rows) == 1:
+            self._repeats.remember(datagram, origin.address, message, rows[0])
+        echoed = group.echoed(message, rows, origin.address)
         return self._here_i_am(message, echoed, password, group, origin, now)
 
     def _here_i_am(
