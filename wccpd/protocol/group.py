@@ -160,6 +160,7 @@ class Group:
             return known, voice, ()
         self._make_room()
         member = Member(address, message.identity, voice, last_heard=now)
+        member.patience_seconds = _patience_seconds(message)
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
@@ -195,7 +196,7 @@ class Group:
             self.multicast_at = self._next_multicast(now)
         if aside:
             return ()
-        if echoes or not member.ever_echoed:
+        if voice is not member.voice and (echoes or not member.ever_echoed):
             member.voice = voice
             member.patience_seconds = _patience_seconds(message)
         if not echoes:

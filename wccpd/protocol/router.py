@@ -229,7 +229,8 @@ class Router:
             return _refused(admitted, origin, group.settings.key)
         member, voice, seen = admitted
         place = origin.local, origin.port
-        at_group_address = origin.local == group.settings.group_address
+        group_address = group.settings.group_address
+        at_group_address = group_address is not None and origin.local == group_address
         echoes = member.is_echo(echoed)
         aside = not echoes and not member.may_speak_from(place)
         if not aside:
