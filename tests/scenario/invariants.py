@@ -54,6 +54,8 @@ class Watch:
         shown = self.router.view().groups
         assert shown == tuple(fresh_view(group) for group in self.router.groups.values()), "an old view"
         for each in self.router.groups.values():
+            silent = [member for member in each.members.values() if not member.ever_echoed]
+            assert {*each.waiting} == {member.address for member in silent}, "not who is waiting"
             assert each.next_deadline() == min(each.deadlines(), default=None), "an old deadline"
         settings = self.settings
         for group in shown:

@@ -89,6 +89,8 @@ class Group:
         self.receive_id = first_number
         self.definition = settings.definition
         self.members: dict[IPv4Address, Member] = {}
+        self.waiting: dict[IPv4Address, None] = {}
+        """Of the members those that never echoed, the one not heard of longest first."""
         self.fixed: Selection | None = None
         """What the first usable cache selected: assignment method and timers of the whole group."""
         self.table: Table = HashTable()
@@ -154,7 +156,7 @@ class Group:
         if known is not None and known.ever_echoed:
             return known, voice, ()
         # Those who wait too: more may be waiting than there are places.
-        if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
+        if len(self.members) - len(self.waiting) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
         if known is not None:
             return known, voice, ()
@@ -164,6 +166,7 @@ class Group:
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
+        self.waiting[address] = None
         return member, voice, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
@@ -172,10 +175,9 @@ class Group:
 
     def _make_room(self) -> None:
         """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
-        waiting = [member for member in self.members.values() if not member.ever_echoed]
-        if len(waiting) >= MAX_WAITING:
-            longest = min(waiting, key=lambda member: member.last_heard)
-            del self.members[longest.address]
+        if len(self.waiting) >= MAX_WAITING:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest], self.members[longest]
 
     def here_i_am(
         self, message: HereIAm, member: Member, voice: Voice, now: float, *, echoes: bool, aside: bool
@@ -192,6 +194,10 @@ class Group:
         """
         repeated = member.message is message
         member.last_heard = now
+        if not member.ever_echoed:
+            self.waiting.pop(member.address)
+            if not echoes:
+                self.waiting[member.address] = None
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
         if aside:
@@ -394,6 +400,8 @@ class Group:
             return ()
         self._changed()
         gone = [self.members.pop(address) for address in leaving]
+        for address in leaving:
+            self.waiting.pop(address, None)
         lost = [CacheLost(self.settings.key, member.address, leaving[member.address]) for member in gone]
         events: tuple[Event, ...] = ()
         usable = [member.address for member in gone if member.state is CacheState.USABLE]
