@@ -17,7 +17,7 @@ from wccpd.protocol.group import MAY_HAVE_ASSIGNED, next_number
 from wccpd.protocol.membership import Member, Voice
 from wccpd.protocol.record import NOBODY, State
 from wccpd.protocol.settings import AssignmentPolicy, Timers
-from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
+from wccpd.protocol.tables import MAX_MASK_SETS, MAX_MASK_VALUES, HashTable, MaskTable, Table, is_assigned
 from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import AssignmentKey
@@ -183,7 +183,10 @@ def _restore_table(saved: State) -> Table:
         )
         for each in saved["sets"]
     )
-    return MaskTable(sets, (None,) * sum(len(each.values) for each in sets))
+    values = sum(len(each.values) for each in sets)
+    if values > MAX_MASK_VALUES or len(sets) > MAX_MASK_SETS:
+        raise ValueError(f"{values} values in {len(sets)} sets are more than an answer can show")
+    return MaskTable(sets, (None,) * values)
 
 
 def _addresses(row: list[int]) -> list[Any]:

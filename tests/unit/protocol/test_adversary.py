@@ -15,6 +15,7 @@ from wccpd.protocol.record import dump
 from wccpd.protocol.resume import restore
 from wccpd.protocol.router import Router
 from wccpd.protocol.settings import AssignmentPolicy, Interop
+from wccpd.protocol.tables import MAX_MASK_VALUES
 from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.assignments import AssignmentInfo
 from wccpd.wire.components import CacheView, ServiceInfo
@@ -136,6 +137,20 @@ def test_a_saved_group_of_more_than_32_caches_is_not_believed() -> None:
     members = state["groups"][0]["members"]
     members.append({**members[0], "address": "10.9.9.9"})
     with pytest.raises(ValueError, match="33"):
+        restore(Router(stage.router.settings), state, stage.now)
+
+
+def test_a_saved_table_of_more_values_than_an_answer_can_show_is_not_believed() -> None:
+    stage = Stage(assignment=AssignmentMethod.MASK)
+    capabilities = replace(GRE_HASH_GRE, assignment=AssignmentMethod.MASK)
+    (cache,) = stage.joined(FIRST, capabilities=capabilities, mask=MASK)
+    stage.live(40, cache)
+    state = json.loads(json.dumps(dump(stage.router)))
+    restore(Router(stage.router.settings), state, stage.now)
+    group = state["groups"][0]
+    group["table"]["sets"][0]["values"] *= MAX_MASK_VALUES // 64 + 1
+    group["entries"] *= MAX_MASK_VALUES // 64 + 1
+    with pytest.raises(ValueError, match="1472 values"):
         restore(Router(stage.router.settings), state, stage.now)
 
 
