@@ -50,6 +50,10 @@ class Voice(NamedTuple):
     password: bytes | None = None
     """The one of the group's that it signs with; while passwords are rotated it knows no other. None: it does not."""
 
+    def __repr__(self) -> str:
+        """Without the password, which is nobody's business where members are printed."""
+        return f"Voice({self.service!r}, {self.minor_version}, {self.negotiates_timers})"
+
 
 @dataclass(slots=True)
 class Member:

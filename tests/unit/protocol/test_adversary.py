@@ -59,6 +59,14 @@ def test_a_cache_is_queried_with_the_password_that_it_has() -> None:
     assert cache.queried is not None
 
 
+def test_a_password_is_in_no_description_of_a_cache() -> None:
+    stage = Stage(passwords=(NEW, OLD))
+    stage.joined(FIRST, password=OLD)
+    member = stage.router.groups[stage.group.key].members[FIRST]
+    assert member.voice.password == OLD
+    assert repr(OLD) not in repr(member)
+
+
 def test_caches_of_two_passwords_that_meet_at_the_group_address_are_answered_apart() -> None:
     group = IPv4Address("239.192.0.5")
     stage = Stage(passwords=(NEW, OLD), group_address=group)
