@@ -54,6 +54,8 @@ class Watch:
         shown = self.router.view().groups
         assert shown == tuple(fresh_view(group) for group in self.router.groups.values()), "an old view"
         for each in self.router.groups.values():
+            silent = [member for member in each.members.values() if not member.ever_echoed]
+            assert {*each.waiting} == {member.address for member in silent}, "not who is waiting"
             assert each.next_deadline() == min(each.deadlines(), default=None), "an old deadline"
         settings = self.settings
         for group in shown:
@@ -71,7 +73,8 @@ class Watch:
         assert not message.tolerated, message.tolerated
         settings = self.settings[message.service.key]
         if settings.passwords:
-            assert check_digest(send.datagram, settings.passwords[0]), "the digest is wrong"
+            known = (check_digest(send.datagram, password) for password in settings.passwords)
+            assert any(known), "the digest is wrong"
         else:
             assert not peek_security(send.datagram), "a digest without a password"
         assert send.local in {self.router.settings.router_id, *self.router.settings.addresses}
@@ -121,7 +124,7 @@ def consistent(group: GroupView, settings: ServiceSettings) -> None:
     assert all(first.address < second.address for first, second in pairwise(group.caches))
     if usable(group):
         assert group.definition is not None
-    if not group.caches or settings.definition is not None:
+    if not usable(group) or settings.definition is not None:
         assert group.definition == settings.definition
     assert 1 <= group.change_number <= NUMBERS
     assert (group.assigned_by is AssignedBy.NOBODY) == (not assigned)

@@ -20,6 +20,7 @@ from wccpd.wire.enums import (
 from wccpd.wire.identity import HashAssignment, MaskAssignment, WebCacheIdentity
 from wccpd.wire.masks import AlternateMaskValueSet, Mask, MaskValueSet, NumberedValues, value_sequence_number
 from wccpd.wire.messages import HereIAm, ISeeYou, RedirectAssign, RemovalQuery, decode_message, encode_message
+from wccpd.wire.security import check_digest, peek_security
 
 GRE_HASH_GRE = Capabilities(
     forwarding=ForwardingMethod.GRE, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.GRE
@@ -47,7 +48,10 @@ class ScriptedCache:
     queried: RemovalQuery | None = None
 
     def hear(self, send: Send) -> None:
-        """Take what the router sent."""
+        """Take what the router sent, unless it is signed otherwise than the cache would."""
+        signed = peek_security(send.datagram)
+        if signed if self.password is None else not check_digest(send.datagram, self.password):
+            return
         message = decode_message(send.datagram)
         if isinstance(message, RemovalQuery):
             self.queried = message

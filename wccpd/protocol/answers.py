@@ -16,17 +16,17 @@ from wccpd.wire.messages import ISeeYou, RemovalQuery
 
 if TYPE_CHECKING:
     from wccpd.protocol.group import Group
-    from wccpd.protocol.membership import Member
+    from wccpd.protocol.membership import Member, Voice
     from wccpd.wire.components import ServiceInfo
     from wccpd.wire.identity import WebCacheIdentity
     from wccpd.wire.reader import IPAddress
 
 
-def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
+def i_see_you(group: Group, members: tuple[Member, ...], voice: Voice) -> ISeeYou:
     """The answer to a HERE_I_AM of one member, or to all at the group address, with the present Receive ID.
 
-    SHUTDOWN_RESPONSE is sent only to a cache that asked for it: Traffic Server rejects an I_SEE_YOU with
-    an unasked command.
+    It is in the way of `voice`. SHUTDOWN_RESPONSE is sent only to a cache that asked for it: Traffic Server rejects
+    an I_SEE_YOU with an unasked command.
     """
     first = members[0]
     commands = tuple(
@@ -35,8 +35,8 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
         if member.state is CacheState.SHUTDOWN
     )
     return ISeeYou(
-        service=_service(group, first),
-        minor_version=min(member.minor_version for member in members),
+        service=_service(group, voice),
+        minor_version=voice.minor_version,
         identity=RouterIdentity(
             router_id=group.router_id,
             receive_id=group.receive_id,
@@ -54,7 +54,7 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
             group.settings,
             group.fixed,
             adjacent=not first.not_adjacent,
-            with_timers=first.negotiates_timers,
+            with_timers=voice.negotiates_timers,
         ),
         commands=CommandExtension(commands) if commands else None,
     )
@@ -63,8 +63,8 @@ def i_see_you(group: Group, members: tuple[Member, ...]) -> ISeeYou:
 def removal_query(group: Group, member: Member) -> RemovalQuery:
     """Asks a silent member whether it still lives."""
     return RemovalQuery(
-        service=_service(group, member),
-        minor_version=member.minor_version,
+        service=_service(group, member.voice),
+        minor_version=member.voice.minor_version,
         query=RouterQuery(
             router_id=group.router_id,
             receive_id=group.receive_id,
@@ -87,13 +87,13 @@ def routers(group: Group) -> tuple[IPAddress, ...]:
     return tuple(sorted(reported, key=int))
 
 
-def _service(group: Group, member: Member) -> ServiceInfo:
+def _service(group: Group, voice: Voice) -> ServiceInfo:
     """The service as that cache defines it: Traffic Server wants its own back, priority included.
 
     A cache whose definition the group has refused since is shown the group's.
     """
-    refused = group.definition is not None and not group.same_definition(member.service)
-    return group.definition if refused and group.definition is not None else member.service
+    refused = group.definition is not None and not group.same_definition(voice.service)
+    return group.definition if refused and group.definition is not None else voice.service
 
 
 def _sent_to(group: Group, member: Member) -> IPAddress:

@@ -5,7 +5,8 @@ becomes usable and the Member Change Number goes up (draft 4.3, 4.6). The first 
 (draft 4.2); one that never echoed could be a forgery. The designated cache then sends REDIRECT_ASSIGN; where none
 comes in time, the router assigns by itself. A cache silent for 25 s is queried, after 30 s it is gone and the
 others cover its buckets at once (`on_loss`; draft 4.14 leaves them unassigned, covering keeps the traffic
-inspected). When the last cache has left, definition, method, timers, assignment and key are forgotten (2.01, 3.2).
+inspected). When the last usable cache has left, definition, method, timers, assignment and key are forgotten (2.01,
+3.2).
 
 On a multicast group address nobody is answered at once: one I_SEE_YOU every nine seconds names all caches that
 met there.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from wccpd.protocol import answers, assignment, redirect_assign
 from wccpd.protocol.capability import Incompatible, Selection, judge
-from wccpd.protocol.membership import Member, Place, by_address
+from wccpd.protocol.membership import Member, Place, Voice, by_address
 from wccpd.protocol.outputs import (
     AssignmentChanged,
     CacheIncompatible,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from wccpd.wire.messages import HereIAm, RedirectAssign, RemovalQuery
 
 NO_KEY = AssignmentKey.none()
+MAX_PATIENCE_SECONDS = 900.0
+"""Three times the slowest timers that there are: 60 s with a scale of 5."""
 MAX_WAITING = 1024
 """Caches that may be waiting to echo their first I_SEE_YOU; a forged HERE_I_AM never gets further."""
 MAY_HAVE_ASSIGNED = {
@@ -87,6 +90,8 @@ class Group:
         self.receive_id = first_number
         self.definition = settings.definition
         self.members: dict[IPv4Address, Member] = {}
+        self.waiting: dict[IPv4Address, None] = {}
+        """Of the members those that never echoed, the one not heard of longest first."""
         self.fixed: Selection | None = None
         """What the first usable cache selected: assignment method and timers of the whole group."""
         self.table: Table = HashTable()
@@ -122,31 +127,48 @@ class Group:
     # -- messages ------------------------------------------------------------------------------------
 
     def admit(
-        self, message: HereIAm, address: IPv4Address, now: float
-    ) -> Fault | tuple[Member, tuple[Event, ...]]:
-        """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not."""
+        self, message: HereIAm, password: bytes | None, address: IPv4Address, now: float
+    ) -> Fault | tuple[Member, Voice, tuple[Event, ...]]:
+        """Find or make the member at `address` that a HERE_I_AM speaks for, or say why not.
+
+        Args:
+            message: What it says.
+            password: What it is signed with.
+            address: Its source.
+            now: Monotonic time in seconds.
+
+        Returns:
+            The member, how it speaks in this message, what happened.
+        """
         self._changed()
         known = self.members.get(address)
-        if known is not None and known.message is message:
-            return known, ()
-        if self._minor_version(message) is None:
+        usable = known is not None and known.state is CacheState.USABLE
+        if known is not None and usable and known.message is message and known.voice.password == password:
+            return known, known.voice, ()
+        minor_version = self._minor_version(message)
+        if minor_version is None:
             detail = f"it speaks nothing below 2.{message.minor_version:02}, this group stops before"
             return Fault(Refusal.VERSION_NOT_SPOKEN, detail)
         if self.definition is not None and not self.same_definition(message.service):
             who = "the group" if self.settings.definition is None else "the configuration"
             detail = f"it defines the service as {message.service}; {who} as {self.definition}"
             return Fault(Refusal.DEFINITION_DIFFERS, detail)
-        if known is not None:
-            known.service = message.service
-            return known, ()
-        if sum(member.ever_echoed for member in self.members.values()) >= MAX_CACHES:
+        voice = Voice(message.service, minor_version, _negotiates_timers(message), password)
+        if known is not None and known.ever_echoed:
+            return known, voice, ()
+        # Those who wait too: more may be waiting than there are places.
+        if len(self.members) - len(self.waiting) >= MAX_CACHES:
             return Fault(Refusal.GROUP_FULL, f"the group already has {MAX_CACHES} caches")
+        if known is not None:
+            return known, voice, ()
         self._make_room()
-        member = Member(address, message.identity, message.service, last_heard=now)
+        member = Member(address, message.identity, voice, last_heard=now)
+        member.patience_seconds = _patience_seconds(message)
         member.dual_valid = self.known_dual_valid.get(address, False)
         member.not_adjacent = self.not_adjacent(address)
         self.members[address] = member
-        return member, (CacheSeen(self.settings.key, address),)
+        self.waiting[address] = None
+        return member, voice, (CacheSeen(self.settings.key, address),)
 
     def not_adjacent(self, address: IPv4Address) -> str:
         """Why a cache there is not offered L2, in words; empty when it is on a segment of ours."""
@@ -154,32 +176,37 @@ class Group:
 
     def _make_room(self) -> None:
         """Keep those who never echoed anything from filling the group: the one not heard of longest goes."""
-        waiting = [member for member in self.members.values() if not member.ever_echoed]
-        if len(waiting) >= MAX_WAITING:
-            longest = min(waiting, key=lambda member: member.last_heard)
-            del self.members[longest.address]
+        if len(self.waiting) >= MAX_WAITING:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest], self.members[longest]
 
     def here_i_am(
-        self, message: HereIAm, receive_id: int, member: Member, now: float, *, aside: bool = False
+        self, message: HereIAm, member: Member, voice: Voice, now: float, *, echoes: bool, aside: bool
     ) -> tuple[Event, ...]:
         """Take a HERE_I_AM of an admitted member; `answers` makes the I_SEE_YOU for it.
 
         Args:
             message: What it says. The object of last time means: the same as last time.
-            receive_id: The Receive ID that it echoes, see `echo_row`; 0 for none.
             member: The sender.
+            voice: How it speaks.
             now: Monotonic time in seconds.
+            echoes: It echoes a Receive ID that counts, see `echoed_row`.
             aside: It came from another place than the member's own and echoes nothing, so it decides nothing.
         """
         repeated = member.message is message
         member.last_heard = now
+        if not member.ever_echoed:
+            self.waiting.pop(member.address)
+            if not echoes:
+                self.waiting[member.address] = None
         if member.multicast and self.multicast_at is None:
             self.multicast_at = self._next_multicast(now)
-        if not repeated:
-            self._read_version(message, member)
         if aside:
             return ()
-        if not member.is_echo(receive_id):
+        if voice is not member.voice and (echoes or not member.ever_echoed):
+            member.voice = voice
+            member.patience_seconds = _patience_seconds(message)
+        if not echoes:
             return self._unechoed(member)
         member.echoed(now)
         if repeated and member.state is CacheState.USABLE:
@@ -197,26 +224,37 @@ class Group:
         member.message = message
         return tuple(events)
 
-    def echo_row(self, message: HereIAm) -> int | None:
-        """Which row of its Cache View names us: the one whose Receive ID counts."""
+    def own_rows(self, message: HereIAm) -> list[int]:
+        """Which rows of its Cache View name us: more than one where the cache knows several addresses of ours."""
         rows = enumerate(message.view.router_ids)
-        return next((index for index, router in rows if router in self.addresses), None)
+        return [index for index, router in rows if router in self.addresses]
 
-    def sends(self, *members: Member) -> None:
-        """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own."""
+    def echoed(self, message: HereIAm, rows: list[int], address: IPv4Address) -> int:
+        """The Receive ID of ours that counts; 0 for none.
+
+        A cache may not reach each address that it knows of us: one row stays at 0, or at what was last heard there.
+        """
+        ids = [message.view.receive_ids[row] for row in rows]
+        member = self.members.get(address)
+        if member is not None and len(ids) > 1:
+            ids.sort(key=member.is_echo, reverse=True)
+        return ids[0] if ids else 0
+
+    def sends(self, *members: Member, beside: bool = False) -> None:
+        """Give the I_SEE_YOU that is about to go to these members a Receive ID of its own; see `Member.sent`."""
         self.receive_id = next_number(self.receive_id)
         for member in members:
-            member.sent(self.receive_id, self.settings.interop.accepted_receive_ids)
+            member.sent(self.receive_id, self.settings.interop.accepted_receive_ids, beside=beside)
 
     def sends_aside(self, member: Member, place: Place) -> None:
         """The same for an I_SEE_YOU to another place than the one that the member echoes from."""
         self.receive_id = next_number(self.receive_id)
         member.sent_aside(self.receive_id, place)
 
-    def shown(self, member: Member) -> tuple[object, ...]:
+    def shown(self, voice: Voice) -> tuple[object, ...]:
         """Everything that an I_SEE_YOU shows besides whom it is for; equal as long as none of it changes."""
         numbers = self.change_number, self.key, self.members_revision
-        return *numbers, self.table, self.definition, self.fixed, member.service
+        return *numbers, self.table, self.definition, self.fixed, voice.service
 
     def withheld_answer(self, member: Member, place: Place, now: float) -> Fault | None:
         """Why a HERE_I_AM just taken is not answered at once; None when it is."""
@@ -228,12 +266,14 @@ class Group:
             return Fault(Refusal.TOO_OFTEN, "it sends more HERE_I_AMs than any timers explain")
         return None
 
-    def redirect_assign(self, message: RedirectAssign, source: IPv4Address) -> Fault | tuple[Event, ...]:
+    def redirect_assign(
+        self, message: RedirectAssign, source: IPv4Address, now: float
+    ) -> Fault | tuple[Event, ...]:
         """Take the assignment of a usable cache, or say why not (draft 4.8.1, 5.7.4)."""
         fault = redirect_assign.fault(self, message, source)
         if fault is not None:
             if fault.reason is Refusal.ROUTER_NOT_LISTED and self.settings.interop.flush_when_not_listed:
-                return self._flush(fault.detail)
+                return *self._flush(fault.detail), *self.await_assignment(now, fault.detail)
             return fault
         self._changed()
         received = redirect_assign.table(message, self.usable)
@@ -258,12 +298,6 @@ class Group:
         """Whether a cache means the service that the group already is."""
         assert self.definition is not None
         return same_definition(self.definition, service, self.settings.interop)
-
-    def _read_version(self, message: HereIAm, member: Member) -> None:
-        member.minor_version = self._minor_version(message) or 0
-        asked = message.capabilities
-        knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
-        member.negotiates_timers = knows or message.minor_version > 0
 
     def _unechoed(self, member: Member) -> tuple[Event, ...]:
         if not member.choose_form():
@@ -293,7 +327,7 @@ class Group:
         if member.state is CacheState.USABLE:
             return changed
         if self.definition is None:
-            self.definition = member.service
+            self.definition = member.voice.service
         member.state = CacheState.USABLE
         member.fault = ""
         member.usable_since = now
@@ -342,7 +376,7 @@ class Group:
                     yield member.last_echo + timers.removal_query_seconds
                 yield member.last_echo + timers.removal_seconds
             else:
-                yield member.last_heard + timers.removal_seconds
+                yield member.last_heard + max(timers.removal_seconds, member.patience_seconds)
         if self.assign_at is not None:
             yield self.assign_at
         if self.flush_at is not None:
@@ -352,12 +386,13 @@ class Group:
 
     def expire(self, now: float) -> tuple[Event, ...]:
         """Remove silent members, and assign or flush where that is due."""
-        silence = self.timers.removal_seconds
-        silent = {
-            member.address: f"no valid HERE_I_AM for {silence:g} s"
-            for member in self.members.values()
-            if now >= silence + (member.last_echo if member.state is CacheState.USABLE else member.last_heard)
-        }
+        silent = {}
+        for member in self.members.values():
+            silence, heard = self.timers.removal_seconds, member.last_echo
+            if member.state is not CacheState.USABLE:
+                silence, heard = max(silence, member.patience_seconds), member.last_heard
+            if now >= heard + silence:
+                silent[member.address] = f"no valid HERE_I_AM for {silence:g} s"
         return *self.part(silent, now), *self._assign_if_due(now)
 
     def part(self, leaving: Mapping[IPv4Address, str], now: float) -> tuple[Event, ...]:
@@ -366,16 +401,16 @@ class Group:
             return ()
         self._changed()
         gone = [self.members.pop(address) for address in leaving]
+        for address in leaving:
+            self.waiting.pop(address, None)
         lost = [CacheLost(self.settings.key, member.address, leaving[member.address]) for member in gone]
         events: tuple[Event, ...] = ()
         usable = [member.address for member in gone if member.state is CacheState.USABLE]
         if usable:
-            if self.key.address in usable:
+            if self.designated in usable:
                 self.key, self.designated = NO_KEY, None
             who = ", ".join(map(str, usable))
             events = self.membership_changed(now, f"{who} left: {leaving[usable[0]]}")
-        if not self.members:
-            self._forget()
         return *lost, *events
 
     def reconfigure(
@@ -398,11 +433,15 @@ class Group:
         self.router_id, self.adjacent = router.router_id, router.adjacent
         self.addresses = frozenset((router.router_id, *router.addresses))
         events = self.part(leaving, now)
-        if settings.definition is not None or not self.members:
+        if settings.definition is not None or not self.usable:
             self.definition = settings.definition
         for member in self.members.values():
             member.not_adjacent = self.not_adjacent(member.address)
-            member.minor_version = min(member.minor_version, settings.minor_version)
+            member.voice = member.voice._replace(
+                minor_version=min(member.voice.minor_version, settings.minor_version)
+            )
+            if member.voice.password not in (settings.passwords or (None,)):
+                member.voice = member.voice._replace(password=settings.own_password)
             if member.local not in self.addresses and not member.multicast:
                 member.local = None
         if settings.policy is before.policy:
@@ -443,8 +482,8 @@ class Group:
         batches: dict[tuple[object, ...], list[Member]] = {}
         for member in waiting:
             leaving = member.address if member.state is CacheState.SHUTDOWN else None
-            offered = member.negotiates_timers, not member.not_adjacent
-            form = member.dual_valid, *offered, member.service, leaving
+            voice = member.voice._replace(minor_version=0)
+            form = member.dual_valid, not member.not_adjacent, voice, leaving
             batches.setdefault(form, []).append(member)
         return tuple(
             tuple(batch[start : start + MAX_CACHES])
@@ -465,17 +504,22 @@ class Group:
         member.usable_since = None
         if not was_usable:
             return (lost,)
-        if self.key.address == member.address:
+        if self.designated == member.address:
             self.key = NO_KEY
             self.designated = None
         return lost, *self.membership_changed(now, f"{member.address} left: {reason}")
 
     def membership_changed(self, now: float, reason: str) -> tuple[Event, ...]:
-        """Note that a cache became usable or is no longer."""
+        """Note that a cache became usable or is no longer.
+
+        With the last usable one everything that they decided is forgotten (2.01, 3.2), whoever else goes on talking.
+        """
         self._changed()
         self.change_number = next_number(self.change_number)
         if not self.usable:
+            self.definition = self.settings.definition
             self.fixed = None
+            self.key, self.designated = NO_KEY, None
             self.assign_at = self.flush_at = None
             return self._replace(HashTable(), AssignedBy.NOBODY, reason)
         return self.await_assignment(now, reason)
@@ -524,7 +568,7 @@ class Group:
         self.assign_at = self.flush_at = None
         self.key, self.designated = NO_KEY, None
         table = self.table
-        if isinstance(table, MaskTable) and not table.sets:
+        if isinstance(table, MaskTable) and not table.owners:
             assert self.definition is not None
             table = MaskTable.of_mask(wanted_mask(self.usable_members()[0].identity, self.definition))
         owners = assignment.assign(table.owners, self._weights())
@@ -540,12 +584,6 @@ class Group:
         self.table, self.assigned_by = table, assigned_by if is_assigned(table) else AssignedBy.NOBODY
         assigned = sum(owner is not None for owner in table.owners)
         return (AssignmentChanged(self.settings.key, self.assigned_by, moved, assigned, reason),)
-
-    def _forget(self) -> None:
-        self.definition = self.settings.definition
-        self.fixed = None
-        self.key, self.designated = NO_KEY, None
-        self.assign_at = self.flush_at = None
 
     def _remember_form(self, member: Member) -> None:
         self.known_dual_valid.pop(member.address, None)
@@ -567,6 +605,23 @@ class Group:
 
     def _weights(self) -> dict[IPv4Address, int]:
         return {member.address: member.weight for member in self.usable_members()}
+
+
+def _negotiates_timers(message: HereIAm) -> bool:
+    asked = message.capabilities
+    knows = asked is not None and (asked.transmit_t is not None or asked.timer_scale is not None)
+    return knows or message.minor_version > 0
+
+
+def _patience_seconds(message: HereIAm) -> float:
+    """Silence after which a cache that is not usable yet is gone: one that selects slow timers speaks as slowly."""
+    asked = message.capabilities
+    if asked is None or asked.transmit_t is None:
+        return Timers().removal_seconds
+    scale = asked.timer_scale.timeout_lower if asked.timer_scale is not None else 1
+    return min(
+        MAX_PATIENCE_SECONDS, Timers(asked.transmit_t.lower_milliseconds / 1000, scale).removal_seconds
+    )
 
 
 def same_definition(mine: ServiceInfo, other: ServiceInfo, interop: Interop) -> bool:

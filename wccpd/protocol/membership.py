@@ -16,7 +16,7 @@ lost datagrams do not condemn a correct cache for ever. A form that was echoed i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wccpd.protocol.answer_limit import AnswerLimit
 from wccpd.protocol.capability import Selection
@@ -38,6 +38,23 @@ ATTEMPTS_PER_FORM = 2
 """I_SEE_YOUs of one form that may go unechoed before the other form is tried."""
 
 
+class Voice(NamedTuple):
+    """How a cache speaks, which is how it wants to be answered."""
+
+    service: ServiceInfo
+    """The service as it defines it."""
+    minor_version: int = 0
+    """Minor version of the answers to it."""
+    negotiates_timers: bool = False
+    """It has shown that it knows the timers of 2.01."""
+    password: bytes | None = None
+    """The one of the group's that it signs with; while passwords are rotated it knows no other. None: it does not."""
+
+    def __repr__(self) -> str:
+        """Without the password, which is nobody's business where members are printed."""
+        return f"Voice({self.service!r}, {self.minor_version}, {self.negotiates_timers})"
+
+
 @dataclass(slots=True)
 class Member:
     """What a group remembers of one cache. Owned and changed by `group.Group` alone."""
@@ -45,8 +62,9 @@ class Member:
     address: IPv4Address
     identity: WebCacheIdentity
     """Its Web-Cache Identity element as it sent it: weight and status are redistributed unchanged."""
-    service: ServiceInfo
-    """The service as it defines it."""
+    voice: Voice
+    """How it spoke when it last echoed, or before that when it last spoke at all: what somebody else sends in its
+    name must not make the answers such as it cannot read."""
     message: HereIAm | None = None
     """The last HERE_I_AM that was taken whole; the very same object again says nothing new."""
     state: CacheState = CacheState.NEGOTIATING
@@ -58,18 +76,17 @@ class Member:
     unechoed: int = 0
     """I_SEE_YOUs of the present form without an echo."""
     ever_echoed: bool = False
+    patience_seconds: float = 30.0
+    """While it is not usable: how long it may be silent, by the timers that it selects."""
     expected_ids: tuple[int, ...] = ()
     """Receive IDs that count as an echo, newest first: of the last I_SEE_YOU, and of a REMOVAL_QUERY sent since.
-    A Squid never reads the query, so the older one must stay good."""
+    A Squid never reads the query, so the older one must stay good; so must the one before an answer to somebody who
+    spoke in its name, see `sent`."""
     aside_ids: dict[Place, int] = field(default_factory=dict)
     """The last Receive ID that went to each other place than `place`, oldest first; it counts as an echo too."""
     place: Place | None = None
     """From where it last echoed, or before that from where it is taken to speak. What somebody else sends in its
     name from another port must neither divert the answers nor make what the cache itself will echo stale."""
-    minor_version: int = 0
-    """Minor version of the answers to it."""
-    negotiates_timers: bool = False
-    """It has shown that it knows the timers of 2.01."""
     not_adjacent: str = ""
     """Why it is not offered L2; empty when it is on a segment of ours (draft 4.12.2)."""
     multicast: bool = False
@@ -109,9 +126,19 @@ class Member:
             return False
         return 0 <= receive_id - self.resumed_id <= RESUME_WINDOW
 
-    def sent(self, receive_id: int, accepted: int = 1) -> None:
-        """Note an I_SEE_YOU on its way to the cache; the last `accepted` ones count as an echo."""
-        self.expected_ids = (receive_id, *self.expected_ids[: accepted - 1])
+    def sent(self, receive_id: int, accepted: int = 1, *, beside: bool = False) -> None:
+        """Note an I_SEE_YOU on its way to the cache.
+
+        Args:
+            receive_id: Its Receive ID.
+            accepted: How many of the last ones count as an echo.
+            beside: It answers a HERE_I_AM that echoed nothing. The cache may be unable to read such an answer, if it
+                was not the cache that spoke: then it still echoes the one before.
+        """
+        kept = self.expected_ids[: accepted - 1]
+        if beside and self.ever_echoed:
+            kept = (*kept, *self.expected_ids[len(kept) :][-1:])
+        self.expected_ids = (receive_id, *kept)
         self.resumed_id = None
         self.unechoed += 1
 

@@ -130,8 +130,8 @@ def _take_member(member: Member) -> MemberRecord:
         member.routers,
         member.local,
         member.port,
-        member.minor_version,
-        member.negotiates_timers,
+        member.voice.minor_version,
+        member.voice.negotiates_timers,
         member.multicast,
     )
 

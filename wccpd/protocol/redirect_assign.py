@@ -28,10 +28,12 @@ def fault(group: Group, message: RedirectAssign, source: IPv4Address) -> Fault |
         return Fault(Refusal.NOT_A_USABLE_CACHE, f"{source} is not a usable cache of this group")
     if group.settings.policy is AssignmentPolicy.ROUTER:
         return Fault(Refusal.ROUTER_ASSIGNS, "assignment is set to router for this service")
-    row = next((row for row in component(message).routers if row.router_id == group.router_id), None)
-    if row is None:
+    rows = [row for row in component(message).routers if row.router_id == group.router_id]
+    if not rows:
         return Fault(Refusal.ROUTER_NOT_LISTED, f"it does not list router {group.router_id}")
     sent = group.members[source].expected_ids
+    # A Squid that is told two addresses of ours lists us twice, each time with what it last heard there.
+    row = next((row for row in rows if row.receive_id in sent), rows[0])
     if row.receive_id not in sent:
         return Fault(Refusal.STALE_RECEIVE_ID, f"it carries Receive ID {row.receive_id}, we last sent {sent}")
     if row.change_number != group.change_number:

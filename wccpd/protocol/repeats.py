@@ -49,7 +49,8 @@ class Reading(NamedTuple):
     message: HereIAm
     service: ServiceKey
     """Its group."""
-    source: IPv4Address
+    source: int
+    """The 32 bits of its address, which compare quicker."""
     places: Places
 
 
@@ -64,11 +65,12 @@ class Repeats:
 
     def find(self, datagram: bytes, source: IPv4Address) -> Reading | None:
         """What these octets mean, digest and Receive ID aside; None if they are new."""
-        places = self._places.get((int(source), len(datagram)))
+        number = int(source)
+        places = self._places.get((number, len(datagram)))
         if places is None:
             return None
         reading = self._readings.get(places.rest(datagram))
-        return reading if reading is not None and reading.source == source else None
+        return reading if reading is not None and reading.source == number else None
 
     def remember(self, datagram: bytes, source: IPv4Address, message: HereIAm, row: int) -> None:
         """Keep a reading.
@@ -94,21 +96,22 @@ class Repeats:
         )
         if places.digest > places.receive_id:
             return
-        self._places[int(source), len(datagram)] = places
-        self._readings[places.rest(datagram)] = Reading(message, message.service.key, source, places)
+        number = int(source)
+        self._places[number, len(datagram)] = places
+        self._readings[places.rest(datagram)] = Reading(message, message.service.key, number, places)
 
 
-def is_signed(datagram: bytes, places: Places, passwords: tuple[bytes, ...]) -> bool:
-    """Whether the digest is right for one of the passwords; a group without any wants none."""
+def signers(datagram: bytes, places: Places, passwords: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
+    """Which of the passwords the digest is right for, none if it is wrong; a group without any wants no digest."""
     if not passwords:
-        return places.digest == 0
+        return () if places.digest else (None,)
     if not places.digest:
-        return False
+        return ()
     sent = datagram[places.digest : places.digest + DIGEST_OCTETS]
-    return any(
-        hmac.compare_digest(sent, digest(datagram, places.digest, exact_key(password)))
-        for password in passwords
-    )
+    for password in passwords:
+        if hmac.compare_digest(sent, digest(datagram, places.digest, exact_key(password))):
+            return (password,)
+    return ()
 
 
 def receive_id(datagram: bytes, places: Places) -> int:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from wccpd.protocol import answers
 from wccpd.protocol.capability import Selection, unserved
 from wccpd.protocol.group import MAY_HAVE_ASSIGNED, next_number
-from wccpd.protocol.membership import Member
+from wccpd.protocol.membership import Member, Voice
 from wccpd.protocol.record import NOBODY, State
 from wccpd.protocol.settings import AssignmentPolicy, Timers
-from wccpd.protocol.tables import HashTable, MaskTable, Table, is_assigned
+from wccpd.protocol.tables import MAX_MASK_SETS, MAX_MASK_VALUES, HashTable, MaskTable, Table, is_assigned
 from wccpd.protocol.view import AssignedBy, CacheState
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import AssignmentKey
 from wccpd.wire.enums import (
+    MAX_CACHES,
     PORTS,
     AssignmentMethod,
     ForwardingMethod,
@@ -84,6 +85,8 @@ def _restore_group(group: Group, item: State, now: float, *, members: bool) -> N
         group.definition = saved_definition
     elif not group.same_definition(saved_definition):
         return
+    if len(item["members"]) > MAX_CACHES:
+        raise ValueError(f"{len(item['members'])} usable caches, there can be {MAX_CACHES}")
     for saved in item["members"]:
         member = _restore_member(saved, group, saved_definition, now)
         if _fits(member, group):
@@ -119,7 +122,10 @@ def _restore_assignment(group: Group, item: State, now: float) -> None:
 def _try_answers(group: Group) -> None:
     """Make what every member will be sent, so that no value that cannot be sent is believed."""
     for member in group.members.values():
-        for message in (answers.i_see_you(group, (member,)), answers.removal_query(group, member)):
+        for message in (
+            answers.i_see_you(group, (member,), member.voice),
+            answers.removal_query(group, member),
+        ):
             try:
                 encode_message(message, dual_valid=member.dual_valid)
             except (struct.error, OverflowError) as error:
@@ -140,7 +146,13 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
     return Member(
         address=address,
         identity=WebCacheIdentity(address, data),
-        service=service,
+        voice=Voice(
+            service,
+            _within(saved["minor_version"], 0, group.settings.minor_version),
+            bool(saved["negotiates_timers"]),
+            # Passwords are not saved; its next HERE_I_AM tells.
+            group.settings.own_password,
+        ),
         state=CacheState.USABLE,
         selection=Selection(
             ForwardingMethod(forwarding),
@@ -149,8 +161,6 @@ def _restore_member(saved: State, group: Group, service: ServiceInfo, now: float
             _timers(transmit, timeout_scale, ra_timer_scale),
         ),
         dual_valid=bool(saved["dual_valid"]),
-        minor_version=_within(saved["minor_version"], 0, group.settings.minor_version),
-        negotiates_timers=bool(saved["negotiates_timers"]),
         not_adjacent=group.not_adjacent(address),
         multicast=bool(saved["multicast"]) and group.settings.group_address is not None,
         ever_echoed=True,
@@ -173,7 +183,10 @@ def _restore_table(saved: State) -> Table:
         )
         for each in saved["sets"]
     )
-    return MaskTable(sets, (None,) * sum(len(each.values) for each in sets))
+    values = sum(len(each.values) for each in sets)
+    if values > MAX_MASK_VALUES or len(sets) > MAX_MASK_SETS:
+        raise ValueError(f"{values} values in {len(sets)} sets are more than an answer can show")
+    return MaskTable(sets, (None,) * values)
 
 
 def _addresses(row: list[int]) -> list[Any]:

@@ -19,7 +19,7 @@ from wccpd.protocol.group import Group, next_number
 from wccpd.protocol.outputs import CacheLost, Fault, Output, Refusal, Refused, Send
 from wccpd.protocol.readout import group_view
 from wccpd.protocol.reconfigure import changes
-from wccpd.protocol.repeats import Repeats, is_signed, receive_id
+from wccpd.protocol.repeats import Repeats, receive_id, signers
 from wccpd.protocol.view import CacheState, RouterView
 from wccpd.wire.enums import WCCP_PORT
 from wccpd.wire.errors import WireError
@@ -39,13 +39,13 @@ from wccpd.wire.template import AnswerTemplate
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
-    from wccpd.protocol.membership import Member
+    from wccpd.protocol.membership import Member, Voice
     from wccpd.protocol.settings import EngineSettings, ServiceSettings
     from wccpd.wire.elements import ServiceKey
 
 
-_Form = tuple["ServiceKey", bool, int, bool, bool, int]
-"""Group, dual-valid or not, minor version, with timers or not, with L2 or not, the cache's own priority."""
+_Form = tuple["ServiceKey", bool, int, bool, bool, int, bytes | None]
+"""Group, dual-valid or not, minor version, with timers or not, with L2 or not, the cache's own priority, password."""
 
 
 class _Origin(NamedTuple):
@@ -128,9 +128,9 @@ class Router:
         repeated = self._repeats.find(datagram, source)
         if repeated is not None:
             group = self.groups[repeated.service]
-            if is_signed(datagram, repeated.places, group.settings.passwords):
+            for password in signers(datagram, repeated.places, group.settings.passwords):
                 echoed = receive_id(datagram, repeated.places)
-                return self._here_i_am(repeated.message, echoed, group, origin, now)
+                return self._here_i_am(repeated.message, echoed, password, group, origin, now)
         return self._receive_new(datagram, origin, now)
 
     def _receive_new(self, datagram: bytes, origin: _Origin, now: float) -> tuple[Output, ...]:
@@ -144,16 +144,16 @@ class Router:
         if group is None:
             unknown = Fault(Refusal.UNKNOWN_SERVICE, "the service is not configured")
             return _refused(unknown, origin, service.key)
-        fault = _denied(datagram, source, group.settings)
-        if fault is not None:
-            return _refused(fault, origin, service.key)
+        password = _password(datagram, source, group.settings)
+        if isinstance(password, Fault):
+            return _refused(password, origin, service.key)
         try:
             message = decode_message(datagram)
         except WireError as error:
             return (Refused(error.reason, source, service.key, str(error)),)
         if isinstance(message, HereIAm):
-            return self._take_here_i_am(datagram, message, group, origin, now)
-        return self._take(message, group, origin)
+            return self._take_here_i_am(datagram, message, password, group, origin, now)
+        return self._take(message, group, origin, now)
 
     def tick(self, now: float) -> tuple[Output, ...]:
         """Do what is due; call it at `next_deadline()` or later."""
@@ -165,7 +165,7 @@ class Router:
             outputs += group.expire(now)
             for member, query in group.queries(now):
                 if member.local is not None:
-                    datagram = encode_message(query, password=_own_password(group.settings))
+                    datagram = encode_message(query, password=member.voice.password)
                     outputs.append(Send(datagram, member.local, member.address, member.port))
             for batch in group.multicast(now):
                 outputs.append(self._answer_all(group, batch))
@@ -184,19 +184,21 @@ class Router:
         """One I_SEE_YOU to the group address for all who meet there (draft 4.1)."""
         assert group.settings.group_address is not None
         group.sends(*members)
+        voice = members[0].voice
+        oldest = min(member.voice.minor_version for member in members)
         datagram = encode_message(
-            answers.i_see_you(group, members),
-            password=_own_password(group.settings),
+            answers.i_see_you(group, members, voice._replace(minor_version=oldest)),
+            password=voice.password,
             dual_valid=members[0].dual_valid,
         )
         return Send(datagram, self.settings.router_id, group.settings.group_address, WCCP_PORT)
 
     def _take(
-        self, message: RedirectAssign | ISeeYou | RemovalQuery, group: Group, origin: _Origin
+        self, message: RedirectAssign | ISeeYou | RemovalQuery, group: Group, origin: _Origin, now: float
     ) -> tuple[Output, ...]:
         match message:
             case RedirectAssign():
-                taken = group.redirect_assign(message, origin.address)
+                taken = group.redirect_assign(message, origin.address, now)
                 return _refused(taken, origin, group.settings.key) if isinstance(taken, Fault) else taken
             case ISeeYou() | RemovalQuery():
                 fault = Fault(Refusal.UNEXPECTED_MESSAGE, f"a router does not take {message}")
@@ -205,33 +207,47 @@ class Router:
                 assert_never(message)
 
     def _take_here_i_am(
-        self, datagram: bytes, message: HereIAm, group: Group, origin: _Origin, now: float
+        self,
+        datagram: bytes,
+        message: HereIAm,
+        password: bytes | None,
+        group: Group,
+        origin: _Origin,
+        now: float,
     ) -> tuple[Output, ...]:
         fault = self._identity_fault(message, origin)
         if fault is not None:
             return _refused(fault, origin, group.settings.key)
-        row = group.echo_row(message)
-        if row is not None:
-            self._repeats.remember(datagram, origin.address, message, row)
-        echoed = 0 if row is None else message.view.receive_ids[row]
-        return self._here_i_am(message, echoed, group, origin, now)
+        rows = group.own_rows(message)
+        if len(rows) == 1:
+            self._repeats.remember(datagram, origin.address, message, rows[0])
+        echoed = group.echoed(message, rows, origin.address)
+        return self._here_i_am(message, echoed, password, group, origin, now)
 
     def _here_i_am(
-        self, message: HereIAm, echoed: int, group: Group, origin: _Origin, now: float
+        self,
+        message: HereIAm,
+        echoed: int,
+        password: bytes | None,
+        group: Group,
+        origin: _Origin,
+        now: float,
     ) -> tuple[Output, ...]:
-        admitted = group.admit(message, origin.address, now)
+        admitted = group.admit(message, password, origin.address, now)
         if isinstance(admitted, Fault):
             return _refused(admitted, origin, group.settings.key)
-        member, seen = admitted
+        member, voice, seen = admitted
         place = origin.local, origin.port
-        at_group_address = origin.local == group.settings.group_address
-        aside = not member.may_speak_from(place) and not member.is_echo(echoed)
+        group_address = group.settings.group_address
+        at_group_address = group_address is not None and origin.local == group_address
+        echoes = member.is_echo(echoed)
+        aside = not echoes and not member.may_speak_from(place)
         if not aside:
             member.place = place
             member.multicast = at_group_address
             member.local = self.settings.router_id if member.multicast else origin.local
             member.port = origin.port
-        events = group.here_i_am(message, echoed, member, now, aside=aside)
+        events = group.here_i_am(message, member, voice, now, echoes=echoes, aside=aside)
         if at_group_address:
             return (*seen, *events)
         withheld = group.withheld_answer(member, place, now)
@@ -240,29 +256,29 @@ class Router:
         if aside:
             group.sends_aside(member, place)
         else:
-            group.sends(member)
-        return (*seen, *events, self._answer(group, member, origin))
+            group.sends(member, beside=not echoes)
+        return (*seen, *events, self._answer(group, member, voice, origin))
 
-    def _answer(self, group: Group, member: Member, origin: _Origin) -> Send:
+    def _answer(self, group: Group, member: Member, voice: Voice, origin: _Origin) -> Send:
         """The I_SEE_YOU, to the exact source and from the very address that was asked."""
-        password = _own_password(group.settings)
         if member.state is CacheState.SHUTDOWN:
-            message = answers.i_see_you(group, (member,))
-            datagram = encode_message(message, password=password, dual_valid=member.dual_valid)
+            message = answers.i_see_you(group, (member,), voice)
+            datagram = encode_message(message, password=voice.password, dual_valid=member.dual_valid)
             return Send(datagram, origin.local, origin.address, origin.port)
         form = (
             group.settings.key,
             member.dual_valid,
-            member.minor_version,
-            member.negotiates_timers,
+            voice.minor_version,
+            voice.negotiates_timers,
             not member.not_adjacent,
-            member.service.priority,
+            voice.service.priority,
+            voice.password,
         )
-        shown = group.shown(member)
+        shown = group.shown(voice)
         cached = self._templates.get(form)
         if cached is None or cached[0] != shown:
-            message = answers.i_see_you(group, (member,))
-            template = AnswerTemplate(message, password=password, dual_valid=member.dual_valid)
+            message = answers.i_see_you(group, (member,), voice)
+            template = AnswerTemplate(message, password=voice.password, dual_valid=member.dual_valid)
             cached = self._templates[form] = shown, template
         datagram = cached[1].fill(group.receive_id, origin.local, member.address)
         return Send(datagram, origin.local, origin.address, origin.port)
@@ -293,16 +309,13 @@ def _refused(fault: Fault, origin: _Origin, service: ServiceKey) -> tuple[Output
     return (Refused(fault.reason, origin.address, service, fault.detail),)
 
 
-def _own_password(settings: ServiceSettings) -> bytes | None:
-    return settings.passwords[0] if settings.passwords else None
-
-
-def _denied(datagram: bytes, source: IPv4Address, settings: ServiceSettings) -> Fault | None:
-    """Whether the sender may speak to this group at all: group list, then digest."""
+def _password(datagram: bytes, source: IPv4Address, settings: ServiceSettings) -> Fault | bytes | None:
+    """The password that a datagram is signed with, or why the sender may not speak to this group at all."""
     if settings.group_list and not any(source in network for network in settings.group_list):
         return Fault(Refusal.NOT_IN_GROUP_LIST, f"{source} is not in the group list")
-    if any(check_digest(datagram, password) for password in settings.passwords):
-        return None
+    for password in settings.passwords:
+        if check_digest(datagram, password):
+            return password
     signed = peek_security(datagram)
     if not settings.passwords:
         unexpected = Fault(

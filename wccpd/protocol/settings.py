@@ -116,7 +116,8 @@ class ServiceSettings:
 
     key: ServiceKey
     passwords: tuple[bytes, ...] = field(default=(), repr=False)
-    """1 to 8 octets each, the first is ours; any of them is accepted. Empty: no authentication."""
+    """1 to 8 octets each. Any of them is accepted, and a cache is answered with the one that it signs with, so that
+    caches may change over one by one. Empty: no authentication."""
     group_list: tuple[IPv4Network, ...] = ()
     """Who may join, by source address. Empty: everybody who knows the password."""
     group_address: IPv4Address | None = None
@@ -139,6 +140,11 @@ class ServiceSettings:
     def __post_init__(self) -> None:
         if self.definition is not None and self.definition.key != self.key:
             raise ValueError(f"a definition of {self.definition.key} for {self.key}")
+
+    @property
+    def own_password(self) -> bytes | None:
+        """The password for a cache of which it is not known which one it has; None without authentication."""
+        return self.passwords[0] if self.passwords else None
 
 
 @dataclass(frozen=True, slots=True)

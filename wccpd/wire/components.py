@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from wccpd.wire.elements import (
     AssignmentKey,
@@ -222,8 +222,7 @@ class RouterView:
             cache.encode(writer)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheView:
+class CacheView(NamedTuple):
     """Web-Cache View Info (draft 5.6.6).
 
     0: change number (4); 4: R (4); 8: R times Router ID, Receive ID; then C (4), C addresses.

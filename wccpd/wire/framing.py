@@ -123,7 +123,9 @@ def _read_frame(datagram: bytes) -> Frame:
     first: dict[int, Span] = {}
     tolerated: list[Tolerated] = []
     unpack_from = _TYPE_LENGTH.unpack_from
-    while end - offset >= 4:
+    for _ in range(MAX_COMPONENTS):
+        if end - offset < 4:
+            break
         component_type, length = unpack_from(datagram, offset)
         body = offset + 4
         end_of_body = body + length
@@ -135,8 +137,6 @@ def _read_frame(datagram: bytes) -> Frame:
         if length & 3:
             detail = f"a length of {length} is no multiple of 4"
             raise WireError(WireReason.COMPONENT_UNALIGNED, detail, offset, component_type)
-        if len(spans) == MAX_COMPONENTS:
-            raise WireError(WireReason.TOO_MANY_COMPONENTS, f"more than {MAX_COMPONENTS} components", offset)
         span = component_type, body, end_of_body
         spans.append(span)
         if component_type not in first:
@@ -145,6 +145,9 @@ def _read_frame(datagram: bytes) -> Frame:
             detail = f"component {component_type} came before"
             tolerated.append(Tolerated(WireReason.COMPONENT_DUPLICATE, detail, offset))
         offset = end_of_body
+    else:
+        if end - offset >= 4:
+            raise WireError(WireReason.TOO_MANY_COMPONENTS, f"more than {MAX_COMPONENTS} components", offset)
     if offset != end:
         detail = f"{end - offset} octets are no component"
         tolerated.append(Tolerated(WireReason.STRAY_OCTETS, detail, offset))

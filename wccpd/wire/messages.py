@@ -236,9 +236,9 @@ def decode_message(datagram: bytes) -> Message:
         WireError: The octets are no WCCPv2 message; nothing else is ever raised, whatever the octets.
     """
     frame = read_frame(datagram)
-    kind, slots = _READINGS[frame.header.message_type]
+    header, first, spans, tolerated = frame
+    kind, slots = _READINGS[header.message_type]
     reader = Reader(datagram, 0, 0)
-    first = frame.first
     table = _read_table(frame, reader) if _ADDRESS_TABLE in first else None
     if table is not None:
         reader.resolve = table.resolve
@@ -251,7 +251,7 @@ def decode_message(datagram: bytes) -> Message:
             continue
         _, offset, end = span
         # Under an Address Table the same octets may mean another address each time.
-        if recurs and table is None and end - offset <= RECURRING_OCTETS:
+        if recurs and end - offset <= RECURRING_OCTETS and table is None:
             value = _recurring(decode, datagram[offset:end])
             if value is not None:
                 parts[attribute] = value
@@ -261,16 +261,22 @@ def decode_message(datagram: bytes) -> Message:
         reader.finish()
     if kind is RedirectAssign and len(parts) == _ENVELOPE_COMPONENTS:
         raise _missing(frame, ComponentType.REDIRECT_ASSIGNMENT)
-    if len(frame.spans) > len(parts):
+    if len(spans) > len(parts):
         parts["unknown"] = _unknown(frame, datagram)
-    parts["minor_version"] = frame.header.minor_version
-    parts["address_table"] = table
-    parts["tolerated"] = (*frame.tolerated, *reader.tolerated)
+    if header.minor_version:
+        parts["minor_version"] = header.minor_version
+    if table is not None:
+        parts["address_table"] = table
+    if tolerated or reader.tolerated:
+        parts["tolerated"] = (*tolerated, *reader.tolerated)
     return _of_parts(kind, parts)
 
 
 def _of_parts(kind: type[Message], parts: dict[str, Any]) -> Message:
-    """A message whose parts are known to be right: its own constructor sets each frozen field by a call."""
+    """A message whose parts are known to be right: its own constructor sets each frozen field by a call.
+
+    What is not among the parts has its default, which is found in the class.
+    """
     message = object.__new__(kind)
     message.__dict__.update(parts)
     return message

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from wccpd.wire.errors import Tolerated, WireError, WireReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 IPAddress = IPv4Address | IPv6Address
 
 MAX_KNOWN_ADDRESSES = 4096
 """When so many are known all are forgotten, so that strangers cannot fill the memory."""
+
+
+MAX_COLUMN = 32
+"""Longest column of addresses that is remembered: the routers of a group."""
 
 
 class _KnownAddresses(dict[int, IPv4Address]):
@@ -54,6 +58,12 @@ def _numbers(octets: bytes) -> tuple[int, ...]:
 def _ipv4_addresses(octets: bytes) -> tuple[IPv4Address, ...]:
     """Addresses in a row, at most a few dozen; the members of a group list the same ones time and again."""
     return tuple(map(ipv4_address, _numbers(octets)))
+
+
+@lru_cache(maxsize=1024)
+def _ipv4_column(fields: tuple[int, ...]) -> tuple[IPv4Address, ...]:
+    """The same for a column that stands between others."""
+    return tuple(map(ipv4_address, fields))
 
 
 def rows(kind: type[_Row], *columns: Sequence[object]) -> tuple[_Row, ...]:
@@ -167,7 +177,11 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, the reason of `limit`.
         """
-        return _numbers(self._rows(4 * columns, limit))
+        offset = self._offset + 4
+        end = self._skip_rows(4 * columns, limit)
+        count = (end - offset) // 4
+        layout = _UINT32_RUNS[count] if count < len(_UINT32_RUNS) else Struct(f"!{count}I")
+        return layout.unpack_from(self._buffer, offset)
 
     def address_list(self, limit: Limit) -> tuple[IPAddress, ...]:
         """Read a 32-bit count and that many addresses.
@@ -175,25 +189,26 @@ class Reader:
         Raises:
             WireError: COMPONENT_TOO_SHORT, COUNT_PAST_COMPONENT, ADDRESS_INDEX, the reason of `limit`.
         """
-        octets = self._rows(4, limit)
+        offset = self._offset + 4
+        octets = self._buffer[offset : self._skip_rows(4, limit)]
         if self.resolve is ipv4_address:
             return _ipv4_addresses(octets)
         return self.as_addresses(_numbers(octets))
 
-    def _rows(self, size: int, limit: Limit) -> bytes:
-        """The octets of a counted list."""
+    def _skip_rows(self, size: int, limit: Limit) -> int:
+        """Go past a counted list, which begins 4 octets further on; tell where it ends."""
         offset = self._offset + 4
         if offset > self._end:
             raise self._too_short(4)
         self._offset = offset
-        count = _UINT32.unpack_from(self._buffer, offset - 4)[0]
+        count: int = _UINT32.unpack_from(self._buffer, offset - 4)[0]
         end = offset + count * size
         if end > self._end:
             raise self._count_past_end(count, size)
         if count > limit.most:
             raise self.fail(limit.reason, f"{count} {limit.what}, at most {limit.most}")
         self._offset = end
-        return self._buffer[offset:end]
+        return end
 
     def octets(self, count: int) -> bytes:
         """Read `count` octets.
@@ -246,12 +261,14 @@ class Reader:
         except LookupError:
             raise self._bad_index() from None
 
-    def as_addresses(self, fields: Iterable[int]) -> tuple[IPAddress, ...]:
+    def as_addresses(self, fields: tuple[int, ...]) -> tuple[IPAddress, ...]:
         """The addresses that several address fields stand for.
 
         Raises:
             WireError: ADDRESS_INDEX.
         """
+        if self.resolve is ipv4_address and len(fields) <= MAX_COLUMN:
+            return _ipv4_column(fields)
         try:
             return tuple(map(self.resolve, fields))
         except LookupError:

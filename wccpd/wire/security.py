@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wccpd.wire.enums import DIGEST_OCTETS, PASSWORD_OCTETS, ComponentType, SecurityOption
 from wccpd.wire.errors import WireError, WireReason
@@ -27,8 +26,7 @@ _MD5 = SecurityOption.MD5.to_bytes(_OPTION_OCTETS, "big")
 _NO_DIGEST = bytes(DIGEST_OCTETS)
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityInfo:
+class SecurityInfo(NamedTuple):
     """Security Info (draft 5.6.1). 0: option (4); with MD5, 4: digest (16)."""
 
     option: SecurityOption = SecurityOption.NONE

@@ -131,15 +131,6 @@ def test_an_md5_digest_where_no_password_is_configured_is_refused() -> None:
     assert reason(stage.hello(stage.cache(FIRST))) is Refusal.AUTHENTICATION_UNEXPECTED
 
 
-def test_any_of_two_passwords_is_accepted_and_the_first_is_ours() -> None:
-    stage = Stage(passwords=(b"new", b"old"))
-    cache = stage.cache(FIRST, password=b"old")
-    (send,) = only(stage.hello(cache), Send)
-    from wccpd.wire.security import check_digest
-
-    assert check_digest(send.datagram, b"new")
-
-
 def test_strangers_to_the_group_list_are_refused() -> None:
     stage = Stage(group_list=(IPv4Network("10.100.2.0/24"),))
     assert reason(stage.hello(stage.cache(FIRST))) is Refusal.NOT_IN_GROUP_LIST

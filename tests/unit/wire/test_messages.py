@@ -267,7 +267,7 @@ def test_wrong_numbers_of_buckets_or_digest_octets_are_our_own_fault() -> None:
         encode_message(
             dataclasses.replace(REDIRECT_ASSIGN, assignment=dataclasses.replace(info, buckets=bytes(255)))
         )
-    security = dataclasses.replace(HERE_I_AM.security, digest=bytes(16))
+    security = HERE_I_AM.security._replace(digest=bytes(16))
     message = dataclasses.replace(HERE_I_AM, security=security)
     with pytest.raises(ValueError, match="digest"):
         encode_message(message)
