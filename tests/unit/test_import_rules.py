@@ -56,7 +56,7 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             "typer",
             {
                 "wccpd/cli.py",
-                *(f"wccpd/ctl/{each}.py" for each in ("application", "operate", "play", "show")),
+                *(f"wccpd/ctl/{each}.py" for each in ("application", "diagnose", "operate", "play", "show")),
             },
         ),
         ("rich", {"wccpd/status/text.py"}),

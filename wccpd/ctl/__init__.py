@@ -6,10 +6,10 @@ Knows nothing of the daemon but the control API. Standard output holds the answe
 Each module holds commands of one kind and says on import that they are there.
 """
 
-from wccpd.ctl import operate, play, show
+from wccpd.ctl import diagnose, operate, play, show
 from wccpd.ctl.application import app
 
-__all__ = ["app", "main", "operate", "play", "show"]
+__all__ = ["app", "diagnose", "main", "operate", "play", "show"]
 
 
 def main() -> None:

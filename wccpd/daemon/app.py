@@ -21,6 +21,7 @@ from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
 from wccpd.daemon.drains import Drains
+from wccpd.daemon.explaining import Explainer
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
 from wccpd.daemon.verbs import Verbs
@@ -125,7 +126,8 @@ class _Daemon:
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
-        self._choice = PlaneChoice(kind, assemble.kernel_settings(config), self._policy)
+        kernel = assemble.kernel_settings(config)
+        self._choice = PlaneChoice(kind, kernel, self._policy)
         self._reconciler = Reconciler(
             self._policy,
             self._choice,
@@ -134,6 +136,7 @@ class _Daemon:
             lease_seconds=config.redirect.lease_seconds,
         )
         self._reconciler.drained = self._drains.caches
+        self._explainer = Explainer(self._policy, kernel, self._choice, self._reconciler)
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -148,7 +151,7 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains)
+                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains, self._explainer)
                 await stack.enter_async_context(
                     ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
                 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from wccpd.daemon.bgp_side import BgpSide
     from wccpd.daemon.drains import Drains
+    from wccpd.daemon.explaining import Explainer
     from wccpd.daemon.wccp import WccpSpeaker
     from wccpd.dataplane.reconciler import Reconciler
     from wccpd.status.control import Answer, Asked, Work
@@ -29,6 +30,7 @@ class Verbs:
     bgp: BgpSide
     reconciler: Reconciler
     drains: Drains
+    explainer: Explainer
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -41,7 +43,7 @@ class Verbs:
 
     def reads(self) -> Mapping[str, Work]:
         """What GET answers, by path below `/v1/`."""
-        return {"flows": self._live_flows}
+        return {"flows": self._live_flows, "explain": self._explain}
 
     async def _set_drained(self, drained: bool, _: Asked) -> Answer:
         try:
@@ -82,3 +84,7 @@ class Verbs:
         for path, count in by_path.items():
             flows[str(path.cache)] = flows.get(str(path.cache), 0) + count
         return {"flows": flows}
+
+    async def _explain(self, asked: Asked) -> Answer:
+        """What becomes of a flow, and why."""
+        return await self.explainer.answer(asked, self.wccp.router.view(), self.drains.caches)

@@ -1,0 +1,314 @@
+"""What `explain` says of a flow beside what a real packet of it does.
+
+By chance: plans and packets of the contract suite on the kernel's netlink plane, caches reached by L2. What the host
+knows of each flow (routing, lease, pins) is read from the kernel, as for an operator who asks.
+
+By hand: the daemon and `wccpctl`, in the words that an operator gets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.chance import PacketsByChance, PlansByChance
+from tests.contract.kernel_stage import KernelStage, Network
+from tests.contract.stage import fate_of
+from tests.support.daemon import Daemon, NetworkCache, wait_for
+from tests.support.namespaces import Namespace
+from tests.support.scripted_cache import ScriptedCache
+from wccpd.daemon.explaining import ASSUMED_SOURCE_PORT, Examiner, Question
+from wccpd.dataplane.linux import LinuxDataPlane
+from wccpd.plan.decide import Packet
+from wccpd.plan.policy import KernelSettings
+from wccpd.plan.redirect import RedirectPlan
+from wccpd.wire.components import Capabilities, ServiceInfo
+from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
+
+pytestmark = pytest.mark.netns
+
+SETTINGS = KernelSettings(services=("web-cache", "60", "70", "80", "90"))
+SEED = "WCCPD_EXPLAIN_SEED"
+"""Environment variable: a seed that was printed, to see the same again."""
+
+
+@pytest.fixture
+def kernel() -> Iterator[KernelStage]:
+    with Namespace("router") as router, Namespace("world") as world:
+        network = Network(router, world)
+        stage = KernelStage(network, lambda: LinuxDataPlane(SETTINGS), ForwardingMethod.L2)
+        yield stage
+        stage.remove()
+        stage.close()
+        network.close()
+
+
+def question_about(packet: Packet) -> Question:
+    return Question(
+        packet.source,
+        packet.destination,
+        packet.protocol,
+        packet.source_port,
+        packet.destination_port,
+        packet.device,
+        packet.sender,
+    )
+
+
+def test_what_explain_says_is_what_a_packet_does(kernel: KernelStage) -> None:
+    """ICMP and TTL aside: an ICMP flow is known by more than its addresses, and a question has no TTL."""
+    seed = int(os.environ.get(SEED) or random.randrange(2**32))
+    print(f"{SEED}={seed}")
+    plans, packets = (
+        PlansByChance(random.Random(seed), ForwardingMethod.L2),
+        PacketsByChance(random.Random(seed)),
+    )
+    compared, pinned = 0, 0
+    for step in range(12):
+        changes = [plans.change() for _ in range(12 if step == 0 else 4)]
+        plan = plans.plan()
+        kernel.bring_to(plan)
+        for packet in packets.bunch(14):
+            if packet.ttl <= 1 or packet.protocol == 1:
+                continue
+            found = kernel.network.router.call(partial(examiner(plan).examine, question_about(packet)))
+            fate, said = kernel.send(packet), fate_of(found.decision, packet)
+            assert fate == said, "\n".join((f"step {step}", *changes, str(packet), str(found.decision)))
+            assert found.differences == (), "\n".join(map(str, found.differences))
+            compared += 1
+            pinned += found.pinned is not None
+    assert compared > 100
+    assert pinned > 5, "flows that there had been were among them"
+
+
+def examiner(plan: RedirectPlan) -> Examiner:
+    return Examiner(plan, SETTINGS, LinuxDataPlane.hash_function, leased=True)
+
+
+# -- the daemon --------------------------------------------------------------------------------------
+
+ROUTER_ID = IPv4Address("10.100.1.10")
+FIRST, SECOND = IPv4Address("10.100.1.21"), IPv4Address("10.100.1.22")
+SERVER = "203.0.113.10"
+DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.DESTINATION_IP_HASH | ServiceFlags.PORTS_DEFINED, (53,))
+L2 = Capabilities(
+    forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
+)
+CONFIG = """\
+router: {{id: 10.100.1.10}}
+services:
+  - service: 53
+    group_list: [10.100.1.0/24]
+    assignment: router
+    match: {{protocol: udp, ports: [53], hash: [destination_ip], priority: 200}}
+    redirect_list:
+      - {{action: deny, destinations: [203.0.113.128/25]}}
+      - {{action: permit}}
+    forwarding: [l2]
+    packet_return: [l2]
+  - service: 54
+    group_list: [10.100.1.0/24]
+    mode: closed
+    match: {{protocol: udp, ports: [54], hash: [destination_ip]}}
+    forwarding: [l2]
+    packet_return: [l2]
+  - service: 70
+    group_list: [10.100.1.0/24]
+redirect: {{interfaces: [spokes], never: [198.51.100.0/24], lease_seconds: 3}}
+control: {{socket: {directory}/control.sock}}
+state_directory: {directory}/state
+"""
+
+
+class Stage:
+    """spoke 10.1.0.10 --- 10.1.0.1 router 10.100.1.10 --- .21, .22 caches; router 10.9.0.1 --- 10.9.0.2 far."""
+
+    def __init__(
+        self, spoke: Namespace, router: Namespace, caches: Namespace, far: Namespace, directory: Path
+    ) -> None:
+        self.spoke, self.router, self.caches, self.far = spoke, router, caches, far
+        self.directory = directory
+        config = directory / "wccpd.yaml"
+        config.write_text(CONFIG.format(directory=directory))
+        self.daemon = Daemon(router, config).ready()
+        self.joined: list[NetworkCache] = []
+
+    def join(self, *addresses: IPv4Address) -> None:
+        for address in addresses:
+            scripted = ScriptedCache(address=address, router_address=ROUTER_ID, service=DNS, capabilities=L2)
+            self.joined.append(NetworkCache(self.caches, scripted))
+            self.joined[-1].join()
+
+    def explain(self, *words: str) -> dict[str, Any]:
+        done = self.wccpctl("explain", "10.1.0.10", *words, "-o", "json")
+        assert done.returncode in {0, 1}, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def wccpctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from wccpd.ctl import main; main()"]
+        return subprocess.run(
+            [*command, "--socket", str(self.directory / "control.sock"), *words],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def counts(self) -> tuple[int, int]:
+        """Questions that came to the caches, and past them."""
+        counter = ("nft", "list", "counter", "ip", "count", "questions")
+        listings = [where.run(*counter) for where in (self.caches, self.far)]
+        there, past = (int(listing.split("packets ")[1].split()[0]) for listing in listings)
+        return there, past
+
+    def send(self, server: str, port: int, source_port: int = ASSUMED_SOURCE_PORT) -> str:
+        """Send one packet, and say where it came out."""
+        before = self.counts()
+        self.spoke.call(lambda: send(server, port, source_port))
+        try:
+            wait_for(lambda: self.counts() != before, "it comes out", seconds=0.5)
+        except AssertionError:
+            return "dropped"
+        after = self.counts()
+        return "redirected" if after[0] > before[0] else "forwarded"
+
+    def close(self) -> None:
+        for cache in self.joined:
+            cache.close()
+        self.daemon.stop(signal.SIGKILL)
+
+
+def send(server: str, port: int, source_port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("10.1.0.10", source_port))
+        sock.sendto(b"question", (server, port))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with (
+        Namespace("spoke") as spoke,
+        Namespace("router") as router,
+        Namespace("caches") as caches,
+        Namespace("far") as far,
+    ):
+        spoke.connect("uplink", "10.1.0.10/24", router, "spokes", "10.1.0.1/24")
+        router.connect("farm", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
+        router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
+        caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
+        spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
+        router.run("ip", "route", "add", "default", "via", "10.9.0.2")
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for where in (caches, far):
+            where.run(
+                "nft",
+                "add table ip count; add counter ip count questions; "
+                "add chain ip count pre { type filter hook prerouting priority -300; };"
+                "add rule ip count pre ip saddr 10.1.0.10 udp dport 53-54 counter name questions",
+            )
+        made = Stage(spoke, router, caches, far, tmp_path)
+        yield made
+        made.close()
+
+
+def words(answer: dict[str, Any], step: str) -> str:
+    return " | ".join(each["words"] for each in answer["steps"] if each["step"] == step)
+
+
+def test_each_way_that_a_flow_can_fare_is_told_as_it_is(stage: Stage) -> None:
+    stage.join(FIRST, SECOND)
+    answer = stage.explain(f"{SERVER}:53", "-p", "udp")
+    assert stage.send(SERVER, 53) == answer["verdict"] == "redirected"
+    assert answer["cache"] in {str(FIRST), str(SECOND)}
+    assert answer["differences"] == []
+    assert "bucket" in words(answer, "hash")
+    assert words(answer, "list") == "line 2 of the redirect list matches first: permit ip any any"
+    assert "no cache has said what it redirects" in words(answer, "service"), "70 is not defined"
+    assert words(answer, "way") == f"the kernel sends it via {answer['cache']} by device farm"
+
+    pinned = stage.explain(f"{SERVER}:53", "-p", "udp", "-s", str(ASSUMED_SOURCE_PORT))
+    assert f"pinned to {answer['cache']} by service 53" in words(pinned, "pin")
+
+    for server, port, verdict, reason in (
+        ("203.0.113.200", 53, "forwarded", "denied"),
+        ("198.51.100.7", 53, "forwarded", "never"),
+        (SERVER, 54, "dropped", "unassigned"),
+    ):
+        answer = stage.explain(f"{server}:{port}", "-p", "udp")
+        assert (answer["verdict"], answer["reason"]) == (verdict, reason)
+        assert stage.send(server, port) == verdict
+        assert answer["differences"] == []
+    assert stage.explain(f"{SERVER}:53", "-p", "udp", "-d", "out")["reason"] == "not-ingress"
+    assert stage.explain(f"{SERVER}:53", "-p", "tcp")["reason"] == "no-service"
+    assert "no cache has sent a HERE_I_AM" in words(stage.explain(f"{SERVER}:54", "-p", "udp"), "cache")
+
+
+def test_a_drained_cache_is_named_with_the_one_that_covers_it(stage: Stage) -> None:
+    stage.join(FIRST, SECOND)
+    before = stage.explain(f"{SERVER}:53", "-p", "udp")
+    other = ({str(FIRST), str(SECOND)} - {before["cache"]}).pop()
+    assert stage.wccpctl("drain", before["cache"]).returncode == 0
+    answer = stage.explain(f"{SERVER}:53", "-p", "udp")
+    assert answer["cache"] == other
+    assert f"it is {before['cache']}'s, which is drained; covered by {other}" in words(answer, "cache")
+
+
+def test_a_lease_that_has_run_out_is_said(stage: Stage) -> None:
+    stage.join(FIRST)
+    wait_for(
+        lambda: stage.explain(f"{SERVER}:53", "-p", "udp")["verdict"] == "redirected", "it is redirected"
+    )
+
+    def lapsed() -> bool:
+        stage.router.run("nft", "flush", "map", "ip", "wccpd", "lease")
+        answer = stage.explain(f"{SERVER}:53", "-p", "udp")
+        return answer["reason"] == "lapsed" and answer["verdict"] == "forwarded"
+
+    wait_for(lapsed, "the renewal comes between at most now and then")
+
+
+DAMAGES = {
+    "ip rule": ("ip rule del priority 18801", "ip rule 18801"),
+    "another's rule": (
+        "ip rule add priority 100 from 10.1.0.0/24 lookup 99; ip route add default via 10.9.0.2 table 99",
+        "ip rule 100",
+    ),
+    "a bucket": ("nft flush map ip wccpd buckets-53", "nft map buckets-53, element"),
+    "a foreign rule": ("nft insert rule ip wccpd prerouting accept", "nft chain prerouting"),
+    "the table": ("nft delete table ip wccpd", "nft table ip wccpd"),
+    "the neighbour": ("ip link set farm down; ip link set farm up", "10.100.1.21"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_what_the_kernel_does_not_hold_is_named(stage: Stage, what: str) -> None:
+    stage.join(FIRST)
+    wait_for(lambda: stage.explain(f"{SERVER}:53", "-p", "udp")["differences"] == [], "all is well")
+    damage, named = DAMAGES[what]
+
+    def is_named() -> bool:
+        stage.router.run("sh", "-c", f"{damage} 2>/dev/null || true")
+        answer = stage.explain(f"{SERVER}:53", "-p", "udp")
+        return any(named in f"{each['object']} {each['is']}" for each in answer["differences"])
+
+    wait_for(is_named, "named, though the daemon repairs it every now and then")
+
+
+def test_a_question_that_makes_no_sense_is_refused_with_what_is_allowed(stage: Stage) -> None:
+    for arguments, said in (
+        (("10.1.0.300:53",), "destination: '10.1.0.300' is no IPv4 address"),
+        ((f"{SERVER}:99999",), "destination_port: '99999' is no number from 0 to 65535"),
+        ((SERVER, "-p", "tpc"), "protocol: 'tpc' is none of icmp, tcp, udp"),
+    ):
+        done = stage.wccpctl("explain", "10.1.0.10", *arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
