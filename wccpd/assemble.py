@@ -10,6 +10,7 @@ from bgp.advertising import AdvertisePolicy, AdvertiseWhen
 from bgp.events import Advertisement, PeerSpec, PrefixRule, SpeakerSpec
 from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
+from wccpd.doctor.facts import Wanted
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.match import service_name
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
@@ -189,6 +190,38 @@ def kernel_settings(config: Config) -> KernelSettings:
         rule_priority=kernel.rule_priority,
         route_protocol=kernel.route_protocol,
         nft_table=kernel.nft_table,
+    )
+
+
+def wanted_of_host(config: Config) -> Wanted:
+    """What a doctor holds the host against."""
+    settings, plan = kernel_settings(config), policy(config)
+    methods = {method.value for each in config.services for method in (*each.forwarding, *each.packet_return)}
+    return Wanted(
+        wccp_addresses=wccp_addresses(config),
+        tunnels=plan.tunnels,
+        ingress=plan.ingress,
+        device_prefix=settings.device_prefix,
+        nft_table=settings.nft_table,
+        marks_mask=settings.marks.mask,
+        slot_mask=settings.marks.slot_mask,
+        route_protocol=settings.route_protocol,
+        rule_priority=settings.rule_priority,
+        sends_gre="gre" in methods,
+        sends_l2="l2" in methods,
+        is_netlink=config.redirect.dataplane.value == "netlink",
+        has_affinity=any(each.affinity for each in config.services),
+        clamps_mss=config.redirect.clamp_mss,
+        advertises=tuple(map(str, config.bgp.advertise)) if config.bgp is not None else (),
+        gobgp_socket=str(config.bgp.gobgp_socket) if config.bgp is not None else "",
+        password_octets={
+            str(each.service): len(each.password.get_secret_value()) if each.password is not None else 0
+            for each in config.services
+        },
+        open_services=tuple(
+            str(each.service) for each in config.services if each.password is None and not each.group_list
+        ),
+        state_directory=str(config.state_directory),
     )
 
 

@@ -8,16 +8,10 @@ By hand: the daemon and `wccpctl`, in the words that an operator gets.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +20,15 @@ import pytest
 from tests.contract.chance import PacketsByChance, PlansByChance
 from tests.contract.kernel_stage import KernelStage, Network
 from tests.contract.stage import fate_of
-from tests.support.daemon import Daemon, NetworkCache, wait_for
+from tests.support.daemon import wait_for
 from tests.support.namespaces import Namespace
-from tests.support.scripted_cache import ScriptedCache
+from tests.support.redirect_stage import FIRST, SECOND, SERVER, SOURCE_PORT, Stage, redirect_stage
 from wccpd.daemon.explaining import ASSUMED_SOURCE_PORT, Examiner, Question
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.plan.decide import Packet
 from wccpd.plan.policy import KernelSettings
 from wccpd.plan.redirect import RedirectPlan
-from wccpd.wire.components import Capabilities, ServiceInfo
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
+from wccpd.wire.enums import ForwardingMethod
 
 pytestmark = pytest.mark.netns
 
@@ -99,13 +92,6 @@ def examiner(plan: RedirectPlan) -> Examiner:
 
 # -- the daemon --------------------------------------------------------------------------------------
 
-ROUTER_ID = IPv4Address("10.100.1.10")
-FIRST, SECOND = IPv4Address("10.100.1.21"), IPv4Address("10.100.1.22")
-SERVER = "203.0.113.10"
-DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.DESTINATION_IP_HASH | ServiceFlags.PORTS_DEFINED, (53,))
-L2 = Capabilities(
-    forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
-)
 CONFIG = """\
 router: {{id: 10.100.1.10}}
 services:
@@ -132,92 +118,10 @@ state_directory: {directory}/state
 """
 
 
-class Stage:
-    """spoke 10.1.0.10 --- 10.1.0.1 router 10.100.1.10 --- .21, .22 caches; router 10.9.0.1 --- 10.9.0.2 far."""
-
-    def __init__(
-        self, spoke: Namespace, router: Namespace, caches: Namespace, far: Namespace, directory: Path
-    ) -> None:
-        self.spoke, self.router, self.caches, self.far = spoke, router, caches, far
-        self.directory = directory
-        config = directory / "wccpd.yaml"
-        config.write_text(CONFIG.format(directory=directory))
-        self.daemon = Daemon(router, config).ready()
-        self.joined: list[NetworkCache] = []
-
-    def join(self, *addresses: IPv4Address) -> None:
-        for address in addresses:
-            scripted = ScriptedCache(address=address, router_address=ROUTER_ID, service=DNS, capabilities=L2)
-            self.joined.append(NetworkCache(self.caches, scripted))
-            self.joined[-1].join()
-
-    def explain(self, *words: str) -> dict[str, Any]:
-        done = self.wccpctl("explain", "10.1.0.10", *words, "-o", "json")
-        assert done.returncode in {0, 1}, done.stderr
-        return dict(json.loads(done.stdout))
-
-    def wccpctl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from wccpd.ctl import main; main()"]
-        return subprocess.run(
-            [*command, "--socket", str(self.directory / "control.sock"), *words],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    def counts(self) -> tuple[int, int]:
-        """Questions that came to the caches, and past them."""
-        counter = ("nft", "list", "counter", "ip", "count", "questions")
-        listings = [where.run(*counter) for where in (self.caches, self.far)]
-        there, past = (int(listing.split("packets ")[1].split()[0]) for listing in listings)
-        return there, past
-
-    def send(self, server: str, port: int, source_port: int = ASSUMED_SOURCE_PORT) -> str:
-        """Send one packet, and say where it came out."""
-        before = self.counts()
-        self.spoke.call(lambda: send(server, port, source_port))
-        try:
-            wait_for(lambda: self.counts() != before, "it comes out", seconds=0.5)
-        except AssertionError:
-            return "dropped"
-        after = self.counts()
-        return "redirected" if after[0] > before[0] else "forwarded"
-
-    def close(self) -> None:
-        for cache in self.joined:
-            cache.close()
-        self.daemon.stop(signal.SIGKILL)
-
-
-def send(server: str, port: int, source_port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("10.1.0.10", source_port))
-        sock.sendto(b"question", (server, port))
-
-
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    with (
-        Namespace("spoke") as spoke,
-        Namespace("router") as router,
-        Namespace("caches") as caches,
-        Namespace("far") as far,
-    ):
-        spoke.connect("uplink", "10.1.0.10/24", router, "spokes", "10.1.0.1/24")
-        router.connect("farm", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
-        router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
-        caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
-        spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
-        router.run("ip", "route", "add", "default", "via", "10.9.0.2")
-        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for where in (caches, far):
-            where.run(
-                "nft",
-                "add table ip count; add counter ip count questions; "
-                "add chain ip count pre { type filter hook prerouting priority -300; };"
-                "add rule ip count pre ip saddr 10.1.0.10 udp dport 53-54 counter name questions",
-            )
-        made = Stage(spoke, router, caches, far, tmp_path)
+    with redirect_stage(tmp_path, CONFIG) as made:
         yield made
-        made.close()
 
 
 def words(answer: dict[str, Any], step: str) -> str:
@@ -225,6 +129,7 @@ def words(answer: dict[str, Any], step: str) -> str:
 
 
 def test_each_way_that_a_flow_can_fare_is_told_as_it_is(stage: Stage) -> None:
+    assert SOURCE_PORT == ASSUMED_SOURCE_PORT, "so that the packet sent is the one asked about"
     stage.join(FIRST, SECOND)
     answer = stage.explain(f"{SERVER}:53", "-p", "udp")
     assert stage.send(SERVER, 53) == answer["verdict"] == "redirected"
@@ -235,7 +140,7 @@ def test_each_way_that_a_flow_can_fare_is_told_as_it_is(stage: Stage) -> None:
     assert "no cache has said what it redirects" in words(answer, "service"), "70 is not defined"
     assert words(answer, "way") == f"the kernel sends it via {answer['cache']} by device farm"
 
-    pinned = stage.explain(f"{SERVER}:53", "-p", "udp", "-s", str(ASSUMED_SOURCE_PORT))
+    pinned = stage.explain(f"{SERVER}:53", "-p", "udp", "-s", str(SOURCE_PORT))
     assert f"pinned to {answer['cache']} by service 53" in words(pinned, "pin")
 
     for server, port, verdict, reason in (

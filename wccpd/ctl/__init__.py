@@ -1,7 +1,7 @@
 """The `wccpctl` command: asks a running daemon over its control socket and shows the answer.
 
 Knows nothing of the daemon but the control API. Standard output holds the answer alone, fit for a pipe.
-`simulate` needs no daemon of ours: it speaks WCCP to any router.
+`simulate` needs no daemon of ours: it speaks WCCP to any router. Where none answers, `doctor` looks at the host itself.
 
 Each module holds commands of one kind and says on import that they are there.
 """

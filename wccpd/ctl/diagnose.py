@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wccpd.ctl.application import Output, OutputFormat, app, ask, fail
 from wccpd.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wccpd.doctor.findings import Finding
+
+DEFAULT_CONFIG = Path("/etc/wccpd/wccpd.yaml")
+_WIDTH = 100
 
 
 @app.command()
@@ -82,3 +91,100 @@ def _print_explanation(answer: dict[str, object]) -> None:
     typer.echo("Kernel: NOT as it should be")
     for each in differences:
         typer.echo(f"  {each['object']}\n    should be {each['should']}\n    is {each['is']}")
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    config_file: Annotated[
+        Path,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Where the daemon does not answer: its configuration."
+        ),
+    ] = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Show also what is as it should be.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Examine this router and its host: what is wrong, what was measured, and what to do about it.
+
+    Ends with 0 if nothing is wrong, with 1 if something is broken, with 4 if there are only warnings. Without a
+    daemon the host alone is examined, which ends with 1: a router without its daemon is broken.
+    """
+    from wccpd.doctor import findings
+    from wccpd.status import client
+
+    try:
+        found = findings.from_document(client.fetch(context.obj, "/v1/doctor"))
+    except client.UnreachableError as error:
+        found = _examine_host(config_file, str(error))
+    except ValueError as error:
+        fail(error, ExitCode.UNREACHABLE)
+    found = tuple(map(_second_opinion, found))
+    if output is OutputFormat.JSON:
+        import json
+
+        typer.echo(json.dumps(findings.document(found), indent=2))
+    else:
+        _print_findings(found, every=every)
+    raise typer.Exit(findings.EXIT_CODES[findings.worst(found)])
+
+
+def _examine_host(config_file: Path, unreachable: str) -> tuple[Finding, ...]:
+    """What can be said without the daemon."""
+    import config
+    from wccpd import assemble
+    from wccpd.doctor.checks import examine
+    from wccpd.doctor.facts import Facts
+    from wccpd.doctor.gather import gather
+
+    try:
+        wanted = assemble.wanted_of_host(config.load(config_file))
+    except config.ConfigError as error:
+        typer.echo(str(error), err=True)
+        fail(
+            f"{unreachable}; and without its configuration the host cannot be examined", ExitCode.UNREACHABLE
+        )
+    return examine(Facts(wanted, gather(wanted), None, unreachable))
+
+
+def _second_opinion(finding: Finding) -> Finding:
+    """The clock, which systemd's sandbox does not let the daemon ask for, and which all processes share."""
+    from wccpd.doctor import clock, findings, host_checks
+
+    if finding.check != "clock" or finding.severity is not findings.Severity.SKIPPED:
+        return finding
+    try:
+        return host_checks.judge_clock(clock.read_clock())
+    except OSError:
+        return finding
+
+
+def _print_findings(found: Iterable[Finding], *, every: bool) -> None:
+    from wccpd.doctor import findings
+
+    counts = dict.fromkeys(findings.Severity, 0)
+    for each in findings.by_severity(found):
+        counts[each.severity] += 1
+        if each.severity is findings.Severity.OK and not every:
+            continue
+        _print_wrapped(f"{each.severity.upper():<8} {each.check}: {each.measured}", 9)
+        if each.remedy:
+            _print_wrapped(f"         remedy: {each.remedy}", 17)
+    typer.echo(
+        f"{counts[findings.Severity.FAULT]} faults, {counts[findings.Severity.WARNING]} warnings, "
+        f"{counts[findings.Severity.OK]} as it should be, {counts[findings.Severity.SKIPPED]} not looked at"
+    )
+
+
+def _print_wrapped(text: str, indent: int) -> None:
+    import textwrap
+
+    lead = len(text) - len(text.lstrip())
+    lines = textwrap.wrap(
+        text.lstrip(),
+        _WIDTH,
+        initial_indent=" " * lead,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+    )
+    typer.echo("\n".join(lines))

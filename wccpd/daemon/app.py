@@ -20,6 +20,7 @@ import structlog
 from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
+from wccpd.daemon.doctoring import Doctor
 from wccpd.daemon.drains import Drains
 from wccpd.daemon.explaining import Explainer
 from wccpd.daemon.memory import Memory
@@ -137,6 +138,8 @@ class _Daemon:
         )
         self._reconciler.drained = self._drains.caches
         self._explainer = Explainer(self._policy, kernel, self._choice, self._reconciler)
+        wanted = assemble.wanted_of_host(config)
+        self._doctor = Doctor(wanted, kernel.marks, self._choice, self._reconciler, self._memory)
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -151,7 +154,15 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains, self._explainer)
+                verbs = Verbs(
+                    self._wccp,
+                    self._bgp,
+                    self._reconciler,
+                    self._drains,
+                    self._explainer,
+                    self._doctor,
+                    self.status,
+                )
                 await stack.enter_async_context(
                     ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
                 )
@@ -226,6 +237,7 @@ class _Daemon:
         if done.applied.devices_changed:
             self._bgp.devices_changed()
         self._note_inspection(time.monotonic())
+        self._doctor.note(time.monotonic())
         self._tell_bgp()
 
     def _note_inspection(self, now: float) -> None:

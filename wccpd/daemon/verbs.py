@@ -12,14 +12,16 @@ from wccpd.errors import KernelError
 from wccpd.status.control import VerbError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from wccpd.daemon.bgp_side import BgpSide
+    from wccpd.daemon.doctoring import Doctor
     from wccpd.daemon.drains import Drains
     from wccpd.daemon.explaining import Explainer
     from wccpd.daemon.wccp import WccpSpeaker
     from wccpd.dataplane.reconciler import Reconciler
     from wccpd.status.control import Answer, Asked, Work
+    from wccpd.status.view import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Verbs:
     reconciler: Reconciler
     drains: Drains
     explainer: Explainer
+    doctor: Doctor
+    read_status: Callable[[], Awaitable[Status]]
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -43,7 +47,7 @@ class Verbs:
 
     def reads(self) -> Mapping[str, Work]:
         """What GET answers, by path below `/v1/`."""
-        return {"flows": self._live_flows, "explain": self._explain}
+        return {"flows": self._live_flows, "explain": self._explain, "doctor": self._examine}
 
     async def _set_drained(self, drained: bool, _: Asked) -> Answer:
         try:
@@ -88,3 +92,7 @@ class Verbs:
     async def _explain(self, asked: Asked) -> Answer:
         """What becomes of a flow, and why."""
         return await self.explainer.answer(asked, self.wccp.router.view(), self.drains.caches)
+
+    async def _examine(self, _: Asked) -> Answer:
+        """What is wrong with this router and its host."""
+        return await self.doctor.answer(self.read_status, self.wccp.router.view())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.errors import KernelError
+from wccpd.plan import names
 from wccpd.plan.build import allocate_slots, redirect_plan, wanted_paths
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ PERIOD_SECONDS = 5.0
 """How often drift is looked for and counters are read."""
 REFRESH_SECONDS = 1.0
 """How long a reader of status waits for fresh counters."""
+REPAIRS_TOLD = 3
+"""Lines of the last repair that are kept for people."""
+_HOSTS = frozenset({names.CACHE_MACS, names.RETURNED, names.EXEMPT, names.MSS, "forward"})
+"""Sets, maps and chains of the netlink plane that follow the host's neighbours and MTUs."""
 RENEWALS_PER_LEASE = 3
 """So many may fail before the kernel falls to the services' modes."""
 
@@ -51,6 +56,17 @@ class Round:
     """Monotonic seconds when the kernel was last observed; 0 for never."""
     bug: Exception | None = None
     """What went wrong in our own code; also one of the faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What had to be put right although nothing was wished anew: somebody else had changed it."""
+
+    count: int = 0
+    at: float = 0.0
+    """Monotonic seconds of the last time."""
+    changes: tuple[str, ...] = ()
+    """What was done then, the first few lines."""
 
 
 class Reconciler:
@@ -90,6 +106,7 @@ class Reconciler:
         self.plan: RedirectPlan | None = None
         """What was last brought to the kernel."""
         self.last = Round()
+        self.repairs = Repairs()
 
     def wish(self) -> None:
         """Say that the view has changed."""
@@ -188,8 +205,15 @@ class Reconciler:
             view, self._policy, self._slots, refused=self._refused, drained=frozenset(self.drained)
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
+        self._note_repairs(plan, applied.changes)
         self.plan, self._refused = plan, applied.refused
         return Round(plane.observe(), applied, applied.faults)
+
+    def _note_repairs(self, plan: RedirectPlan, changes: tuple[str, ...]) -> None:
+        """Remember changes that no new plan explains, nor what the host's neighbours and devices have become."""
+        undone = tuple(each for each in changes if not _HOSTS.intersection(each.split()))
+        if plan == self.plan and undone:
+            self.repairs = Repairs(self.repairs.count + 1, time.monotonic(), undone[:REPAIRS_TOLD])
 
     def _allocate(self, wanted: frozenset[Path]) -> None:
         """Slots for the wanted paths; those freed are used again as late as possible."""

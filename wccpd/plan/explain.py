@@ -214,7 +214,7 @@ class _Teller:
                 "service", f"{takes}: not this packet, whose {asked.missed} is {self._missing(service)}"
             )
             return
-        yield Step("service", f"{takes}: this packet, too")
+        yield Step("service", f"{takes}, and so this packet")
         if asked.exemption is not None:
             yield Step(
                 "exemption", f"{_EXEMPTIONS[asked.exemption]} ({asked.exemption}): no service may have it"
