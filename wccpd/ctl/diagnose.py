@@ -188,3 +188,54 @@ def _print_wrapped(text: str, indent: int) -> None:
         break_on_hyphens=False,
     )
     typer.echo("\n".join(lines))
+
+
+@app.command(name="proxy-config")
+def proxy_config(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="squid|linux|generic", help="What is wanted.")],
+    cache: Annotated[str, typer.Argument(metavar="CACHE", help="The proxy's address.")],
+    config_file: Annotated[
+        Path,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Where the daemon does not answer: its configuration."
+        ),
+    ] = DEFAULT_CONFIG,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Write the complete set-up of a proxy, from this router's configuration and what it knows of that proxy.
+
+    `linux` and `squid` are shell scripts for the proxy, passwords come from its environment. `generic` is for people.
+    """
+    from wccpd.status import client
+
+    try:
+        answer = client.fetch(context.obj, f"/v1/caches/{cache}/proxy-config/{kind}")
+    except client.RefusedError as error:
+        fail(error, ExitCode.FAILURE)
+    except client.UnreachableError as error:
+        answer = _configured_alone(config_file, kind, cache, str(error))
+    if output is OutputFormat.JSON:
+        import json
+
+        typer.echo(json.dumps(answer, indent=2))
+    elif isinstance(answer, dict):
+        typer.echo(answer["text"], nl=False)
+
+
+def _configured_alone(config_file: Path, kind: str, cache: str, unreachable: str) -> dict[str, object]:
+    """The set-up by the configuration alone."""
+    from ipaddress import AddressValueError, IPv4Address
+
+    import config
+    from wccpd.daemon.proxy_side import proxy_configuration
+    from wccpd.proxy_config.side import CannotError
+
+    try:
+        text = proxy_configuration(config.load(config_file), kind, IPv4Address(cache))
+    except config.ConfigError as error:
+        typer.echo(str(error), err=True)
+        fail(f"{unreachable}; and without its configuration there is nothing to go by", ExitCode.UNREACHABLE)
+    except (CannotError, AddressValueError) as error:
+        fail(error, ExitCode.FAILURE)
+    return {"version": 1, "cache": cache, "kind": kind, "text": text}

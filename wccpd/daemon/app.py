@@ -162,6 +162,7 @@ class _Daemon:
                     self._explainer,
                     self._doctor,
                     self.status,
+                    config=self._config,
                 )
                 await stack.enter_async_context(
                     ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())

@@ -8,12 +8,15 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 from wccpd.daemon.bgp_side import NoBgpError
+from wccpd.daemon.proxy_side import proxy_configuration
 from wccpd.errors import KernelError
+from wccpd.proxy_config.side import CannotError
 from wccpd.status.control import VerbError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from config import Config
     from wccpd.daemon.bgp_side import BgpSide
     from wccpd.daemon.doctoring import Doctor
     from wccpd.daemon.drains import Drains
@@ -35,6 +38,7 @@ class Verbs:
     explainer: Explainer
     doctor: Doctor
     read_status: Callable[[], Awaitable[Status]]
+    config: Config
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -47,7 +51,12 @@ class Verbs:
 
     def reads(self) -> Mapping[str, Work]:
         """What GET answers, by path below `/v1/`."""
-        return {"flows": self._live_flows, "explain": self._explain, "doctor": self._examine}
+        return {
+            "flows": self._live_flows,
+            "explain": self._explain,
+            "doctor": self._examine,
+            "caches/{cache}/proxy-config/{kind}": self._proxy_config,
+        }
 
     async def _set_drained(self, drained: bool, _: Asked) -> Answer:
         try:
@@ -60,10 +69,7 @@ class Verbs:
 
     async def _drain_cache(self, draining: bool, asked: Asked) -> Answer:
         """Give a cache no new flows, or give it some again."""
-        try:
-            cache = IPv4Address(asked.names["cache"])
-        except AddressValueError:
-            raise VerbError(f"{asked.names['cache']!a} is no IPv4 address") from None
+        cache = _cache_of(asked)
         known = {each.address for group in self.wccp.router.view().groups for each in group.caches}
         if draining and cache not in known:
             raise VerbError(f"no cache {cache} has spoken to this router")
@@ -96,3 +102,19 @@ class Verbs:
     async def _examine(self, _: Asked) -> Answer:
         """What is wrong with this router and its host."""
         return await self.doctor.answer(self.read_status, self.wccp.router.view())
+
+    async def _proxy_config(self, asked: Asked) -> Answer:
+        """How a proxy is to be set up."""
+        cache, kind = _cache_of(asked), asked.names["kind"]
+        try:
+            text = proxy_configuration(self.config, kind, cache, self.wccp.router.view())
+        except CannotError as error:
+            raise VerbError(str(error)) from error
+        return {"version": 1, "cache": str(cache), "kind": kind, "text": text}
+
+
+def _cache_of(asked: Asked) -> IPv4Address:
+    try:
+        return IPv4Address(asked.names["cache"])
+    except AddressValueError:
+        raise VerbError(f"{asked.names['cache']!a} is no IPv4 address") from None
