@@ -1,7 +1,8 @@
 """What `explain` says of a flow beside what a real packet of it does.
 
-By chance: plans and packets of the contract suite on the kernel's netlink plane, caches reached by L2. What the host
-knows of each flow (routing, lease, pins) is read from the kernel, as for an operator who asks.
+By chance: plans and packets of the contract suite on the kernel's netlink plane, caches reached by L2, and by GRE where
+the kernel (or the VM's) has GRE devices. What the host knows of each flow (routing, lease, pins) is read from the
+kernel, as for an operator who asks.
 
 By hand: the daemon and `wccpctl`, in the words that an operator gets.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from lab.vm import IN_VM
 from tests.contract.chance import PacketsByChance, PlansByChance
 from tests.contract.kernel_stage import KernelStage, Network
 from tests.contract.stage import fate_of
@@ -37,11 +39,18 @@ SEED = "WCCPD_EXPLAIN_SEED"
 """Environment variable: a seed that was printed, to see the same again."""
 
 
-@pytest.fixture
-def kernel() -> Iterator[KernelStage]:
+STEPS = 4 if os.environ.get(IN_VM) else 12
+METHODS = [
+    pytest.param(ForwardingMethod.L2, id="l2"),
+    pytest.param(ForwardingMethod.GRE, id="gre", marks=pytest.mark.gre),
+]
+
+
+@pytest.fixture(params=METHODS)
+def kernel(request: pytest.FixtureRequest) -> Iterator[KernelStage]:
     with Namespace("router") as router, Namespace("world") as world:
         network = Network(router, world)
-        stage = KernelStage(network, lambda: LinuxDataPlane(SETTINGS), ForwardingMethod.L2)
+        stage = KernelStage(network, lambda: LinuxDataPlane(SETTINGS), request.param)
         yield stage
         stage.remove()
         stage.close()
@@ -65,11 +74,11 @@ def test_what_explain_says_is_what_a_packet_does(kernel: KernelStage) -> None:
     seed = int(os.environ.get(SEED) or random.randrange(2**32))
     print(f"{SEED}={seed}")
     plans, packets = (
-        PlansByChance(random.Random(seed), ForwardingMethod.L2),
+        PlansByChance(random.Random(seed), kernel.forwarding),
         PacketsByChance(random.Random(seed)),
     )
     compared, pinned = 0, 0
-    for step in range(12):
+    for step in range(STEPS):
         changes = [plans.change() for _ in range(12 if step == 0 else 4)]
         plan = plans.plan()
         kernel.bring_to(plan)
@@ -82,8 +91,8 @@ def test_what_explain_says_is_what_a_packet_does(kernel: KernelStage) -> None:
             assert found.differences == (), "\n".join(map(str, found.differences))
             compared += 1
             pinned += found.pinned is not None
-    assert compared > 100
-    assert pinned > 5, "flows that there had been were among them"
+    assert compared > 8 * STEPS
+    assert pinned > STEPS // 3, "flows that there had been were among them"
 
 
 def examiner(plan: RedirectPlan) -> Examiner:
@@ -217,3 +226,14 @@ def test_a_question_that_makes_no_sense_is_refused_with_what_is_allowed(stage: S
         done = stage.wccpctl("explain", "10.1.0.10", *arguments)
         assert done.returncode == 1
         assert said in done.stderr
+
+
+def test_on_the_ebpf_plane_the_decision_is_told_and_what_is_not_compared_is_said(tmp_path: Path) -> None:
+    config = CONFIG.replace("redirect: {{", "redirect: {{dataplane: ebpf, ")
+    with redirect_stage(tmp_path, config) as stage:
+        stage.join(FIRST, SECOND)
+        answer = stage.explain(f"{SERVER}:53", "-p", "udp")
+        assert (answer["dataplane"], answer["verdict"]) == ("ebpf", "redirected")
+        assert stage.send(SERVER, 53) == "redirected"
+        assert answer["compared"].startswith("nothing")
+        assert "eBPF plane" in words(answer, "pin")

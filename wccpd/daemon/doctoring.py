@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wccpd.dataplane.choose import PlaneKind
@@ -53,6 +53,8 @@ class Doctor:
         observation = self.reconciler.last.observation
         caches = tuple({cache.address for group in view.groups for cache in group.caches})
         slots = observation.slots if self.choice.name == PlaneKind.NETLINK else {}
+        # With `auto` only the plane that was opened tells.
+        wanted = replace(self.wanted, is_netlink=self.choice.name == PlaneKind.NETLINK)
         host, flows = await asyncio.to_thread(self._look, caches, slots)
         repairs = self.reconciler.repairs
         router = RouterFacts(
@@ -62,7 +64,7 @@ class Doctor:
             repairs=RepairFact(repairs.count, now - repairs.at, repairs.changes) if repairs.count else None,
             save_fault=self.memory.fault,
         )
-        return document(examine(Facts(self.wanted, host, router)))
+        return document(examine(Facts(wanted, host, router)))
 
     def _look(
         self, caches: tuple[IPv4Address, ...], slots: Mapping[Path, int]

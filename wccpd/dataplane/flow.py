@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from wccpd.plan.redirect import Path, RedirectPlan
 
 AF_INET = 2
-_UNICAST = 1
+_UNICAST, _LOCAL, _BROADCAST = 1, 2, 3
+"""RTN_* (linux/rtnetlink.h)."""
 ICMP = 1
 
 
@@ -73,10 +74,15 @@ class FlowReader:
     def ends(self, source: IPv4Address, destination: IPv4Address) -> Ends:
         """What the routing knows of both ends."""
         back = host.way_to(self._ipr, source)
-        local = any(destination in network for network in host.local_networks(self._ipr))
+        try:
+            (route,) = self._ipr.route("get", dst=str(destination))
+        except NetlinkError:
+            ours = False  # without any way it is somebody else's, too
+        else:
+            ours = route["type"] in {_LOCAL, _BROADCAST}
         return Ends(
             reverse_device=self._name(back.device_index) if back is not None else None,
-            unicast=not local
+            unicast=not ours
             and not destination.is_multicast
             and destination != IPv4Address("255.255.255.255"),
         )

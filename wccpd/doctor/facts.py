@@ -77,7 +77,8 @@ class RuleFact:
     mark: int | None = None
     mask: int | None = None
     selector: str = ""
-    """Source, destination or device that it asks for; empty: it takes every packet with its mark."""
+    """What else it asks for, e.g. a source or a device; of a rule that takes all but what it names, all of it. Empty:
+    it takes every packet with its mark."""
 
 
 @dataclass(frozen=True, slots=True)

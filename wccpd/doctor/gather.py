@@ -63,6 +63,9 @@ _SELECTORS: Final = {
     "FRA_UID_RANGE": "uid",
     "FRA_L3MDEV": "l3mdev",
 }
+_NO_SUPPRESSION: Final = 0xFFFFFFFF
+_INVERTED: Final = 2
+"""FIB_RULE_INVERT (linux/fib_rules.h)."""
 
 
 def gather(wanted: Wanted, caches: Collection[IPAddress] = ()) -> HostFacts:
@@ -248,11 +251,18 @@ def _rules(ipr: IPRoute) -> Iterator[RuleFact]:
             if value:
                 length = {"FRA_SRC": "src_len", "FRA_DST": "dst_len"}.get(attribute)
                 selectors.append(f"{word} {value}{f'/{message[length]}' if length else ''}")
+        mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
+        if message["flags"] & _INVERTED:
+            selectors = ["not", *selectors, *((f"fwmark {mark:#x}",) if mark is not None else ())]
+            mark = mask = None
+        suppressed = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+        if suppressed not in {None, _NO_SUPPRESSION}:
+            selectors.append(f"suppress_prefixlength {suppressed}")
         yield RuleFact(
             priority=message.get_attr("FRA_PRIORITY") or 0,
             table=message.get_attr("FRA_TABLE") or message["table"],
-            mark=message.get_attr("FRA_FWMARK"),
-            mask=message.get_attr("FRA_FWMASK"),
+            mark=mark,
+            mask=mask,
             selector=" ".join(selectors),
         )
 

@@ -46,6 +46,7 @@ _REMEDIES: dict[str, str] = {
     Refusal.WRONG_ASSIGNMENT_METHOD: "hash or mask, the same at all proxies and in assignment_method",
     Refusal.VERSION_NOT_SPOKEN: "the proxy must speak WCCP version 2",
 }
+_ADVERTISE = "mend the reason; bgp.advertise_when says what must hold"
 _HARMLESS = frozenset(
     {
         Refusal.ROUTER_ASSIGNS,
@@ -196,9 +197,13 @@ def _advertising(bgp: BgpStatus) -> Iterator[Finding]:
         )
     elif not bgp.advertising:
         why = bgp.advertise_reason or bgp.reason or "no session is established"
-        yield Finding("advertising", Severity.FAULT, f"nothing is advertised, so no traffic comes: {why}", "")
+        yield Finding(
+            "advertising", Severity.FAULT, f"nothing is advertised, so no traffic comes: {why}", _ADVERTISE
+        )
     elif bgp.advertise_reason:
-        yield Finding("advertising", Severity.WARNING, f"about to be withdrawn: {bgp.advertise_reason}", "")
+        yield Finding(
+            "advertising", Severity.WARNING, f"about to be withdrawn: {bgp.advertise_reason}", _ADVERTISE
+        )
     else:
         yield Finding("advertising", Severity.OK, f"{', '.join(bgp.advertised_prefixes)}")
 
@@ -262,7 +267,7 @@ def _cache_state(cache: CacheStatus) -> Iterator[Finding]:
             "does it get our answers? UDP from port 2048 of this router to it; its log",
         )
     elif cache.state == CacheState.SHUTDOWN:
-        yield Finding(name, Severity.WARNING, "it has said that it leaves", "")
+        yield Finding(name, Severity.WARNING, "it has said that it leaves", "nothing, if it was meant to")
     elif cache.last_here_i_am_seconds > SILENT_SECONDS:
         yield Finding(
             name,

@@ -14,7 +14,8 @@ import pytest
 from tests.support.namespaces import Namespace
 from wccpd.doctor.clock import read_clock
 from wccpd.doctor.ethtool import driver_counters
-from wccpd.doctor.facts import Ec2Fact, TrafficFact
+from wccpd.doctor.facts import Ec2Fact, RuleFact, TrafficFact, Wanted
+from wccpd.doctor.gather import gather
 from wccpd.doctor.metadata import is_ec2, read_metadata
 from wccpd.doctor.window import SAMPLE_SECONDS, SAMPLES, TrafficWindow
 from wccpd.plan.verdict import Count, Counters, Outcome, Verdict
@@ -56,6 +57,27 @@ def test_a_drivers_counters_are_read_by_name() -> None:
         assert counters["peer_ifindex"] > 0
         with pytest.raises(OSError, match="No such device"):
             one.call(lambda: driver_counters("nothing"))
+
+
+@pytest.mark.netns
+def test_rules_are_read_with_what_they_ask_for() -> None:
+    wanted = Wanted((IPv4Address("192.0.2.1"),))
+    commands = (
+        "from 10.1.0.0/24 lookup 99 priority 100",
+        "fwmark 0x1/0xff lookup 99 priority 101",
+        "not fwmark 0xca6c lookup 51820 priority 102",
+        "lookup main suppress_prefixlength 0 priority 103",
+        "iif lo lookup 99 priority 104",
+    )
+    with Namespace("rules") as namespace:
+        for command in commands:
+            namespace.run("ip", "rule", "add", *command.split())
+        found = {each.priority: each for each in namespace.call(lambda: gather(wanted)).rules}
+    assert found[100] == RuleFact(100, 99, selector="from 10.1.0.0/24")
+    assert found[101] == RuleFact(101, 99, 1, 0xFF)
+    assert found[102] == RuleFact(102, 51820, selector="not fwmark 0xca6c")
+    assert found[103] == RuleFact(103, 254, selector="suppress_prefixlength 0")
+    assert found[104] == RuleFact(104, 99, selector="iif lo")
 
 
 class Metadata(BaseHTTPRequestHandler):
