@@ -11,6 +11,8 @@ from wccpd.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from wccpd.doctor.facts import Facts
+
 VERSION = 1
 
 
@@ -52,6 +54,16 @@ class Finding:
     def exit_code(self) -> ExitCode:
         """The code that this finding alone ends the command with."""
         return EXIT_CODES[self.severity]
+
+
+def ok(check: str, measured: str) -> Finding:
+    """Something that is as it should be."""
+    return Finding(check, Severity.OK, measured)
+
+
+def unread(facts: Facts, check: str, key: str) -> Finding:
+    """Something that could not be looked at; `key` is what `HostFacts.unread` calls it."""
+    return Finding(check, Severity.SKIPPED, f"not looked at: {facts.host.unread.get(key, 'not known')}")
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

@@ -19,6 +19,8 @@ _FULL = 0xFFFFFFFF
 _DEEPEST = 16
 """Jumps within jumps; nftables allows as many (NFT_JUMP_STACK_SIZE)."""
 UDP, GRE = 17, 47
+_UNCERTAIN = frozenset({"vmap", "xt", "limit", "quota", "ct count"})
+"""Statements whose outcome cannot be said here; `xt` is a match of iptables."""
 
 
 class Fate(StrEnum):
@@ -103,7 +105,7 @@ def _chain(table: str, body: Json, rules: Mapping[tuple[str, str], list[Json]]) 
         transit=fate({}) if hook in {"forward", "prerouting", "postrouting", "ingress"} else Fate.PASSES,
         marks=_changed_bits(reached, "meta"),
         connection_marks=_changed_bits(reached, "ct"),
-        drops_invalid=any(_drops(rule) and _asks(rule, "ct", "state", "invalid") for rule in reached),
+        drops_invalid=any(map(_drops_invalid, reached)),
         drops_unrouted=any(_drops(rule) and _asks_fib(rule) for rule in reached),
         untracks=any("notrack" in statement for rule in reached for statement in rule),
     )
@@ -154,6 +156,8 @@ class _Walk:
                 return Fate.PASSES
             if "drop" in statement or "reject" in statement:
                 return Fate.DROPS
+            if "vmap" in statement:
+                return Fate.MAY_DROP if _may_drop(statement["vmap"]) else Fate.PASSES
             target = _target(statement)
             if target and depth < _DEEPEST:
                 inner = self.fate(target, packet, Fate.MAY_DROP, depth + 1)
@@ -168,6 +172,27 @@ def _target(statement: Json) -> str:
     return ""
 
 
+def _may_drop(vmap: Json) -> bool:
+    """Whether some verdict of a verdict map is not to accept; of a named one, whose elements are elsewhere, perhaps."""
+    match vmap["data"]:
+        case {"set": list(elements)}:
+            return any("accept" not in verdict for _, verdict in elements)
+        case _:
+            return True
+
+
+def _drops_invalid(rule: Json) -> bool:
+    if _drops(rule) and _asks(rule, "ct", "state", "invalid"):
+        return True
+    return any(
+        "drop" in verdict and "invalid" in str(key)
+        for statement in rule
+        if "vmap" in statement and isinstance(statement["vmap"]["data"], dict)
+        for key, verdict in statement["vmap"]["data"].get("set", ())
+        if isinstance(verdict, dict)
+    )
+
+
 def _drops(rule: Json) -> bool:
     return any("drop" in statement or "reject" in statement for statement in rule)
 
@@ -177,8 +202,8 @@ def _matches(rule: Sequence[Json], packet: Mapping[str, object]) -> bool | None:
     verdict: bool | None = True
     for statement in rule:
         if "match" not in statement:
-            if "vmap" in statement:
-                return None
+            if _UNCERTAIN.intersection(statement):
+                verdict = None
             continue
         met = _meets(statement["match"], packet)
         if met is False:

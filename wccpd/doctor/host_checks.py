@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gre.tunnel import OVERHEAD_BYTES
-from wccpd.doctor.findings import Finding, Severity
-from wccpd.doctor.foreign import Fate
+from wccpd.doctor.findings import Finding, Severity, ok, unread
+from wccpd.doctor.foreign_checks import check_foreign_tables, check_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wccpd.doctor.facts import ClockFact, Facts, LinkFact, RuleFact
+    from wccpd.doctor.facts import ClockFact, Facts, LinkFact
 
 STRICT = 1
-BASE_PRIORITY = -150
-"""Of our own chains in nftables."""
 REDIRECT_OVERHEAD_BYTES = 28
 """Outer IPv4, GRE, redirect header (protocol.md 5.1)."""
 FULL_SHARE, MUCH_SHARE = 0.95, 0.75
@@ -24,23 +22,14 @@ LEAST_FREE_BYTES = 1 << 20
 LITTLE_FREE_BYTES = 1 << 26
 LEAST_FREE_FILES = 16
 CLOCK_ERROR_SECONDS = 1.0
-_LOCAL_TABLE = 255
-
-
-def _ok(check: str, measured: str) -> Finding:
-    return Finding(check, Severity.OK, measured)
-
-
-def _unread(facts: Facts, check: str, key: str) -> Finding:
-    return Finding(check, Severity.SKIPPED, f"not looked at: {facts.host.unread.get(key, 'not known')}")
 
 
 def check_forwarding(facts: Facts) -> Iterator[Finding]:
     """The kernel forwards at all."""
     if facts.host.ip_forward is None:
-        yield _unread(facts, "forwarding", "ip_forward")
+        yield unread(facts, "forwarding", "ip_forward")
     elif facts.host.ip_forward:
-        yield _ok("forwarding", "net.ipv4.ip_forward is 1")
+        yield ok("forwarding", "net.ipv4.ip_forward is 1")
     else:
         yield Finding(
             "forwarding",
@@ -68,7 +57,7 @@ def check_reverse_path(facts: Facts) -> Iterator[Finding]:
                 f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
             )
     if not found:
-        yield _ok("rp_filter", "not strict where caches or the Transit Gateway return packets")
+        yield ok("rp_filter", "not strict where caches or the Transit Gateway return packets")
 
 
 def _return_devices(facts: Facts) -> tuple[str, ...]:
@@ -114,7 +103,7 @@ def check_modules(facts: Facts) -> Iterator[Finding]:
         "nftables": facts.host.has_nft,
         "conntrack": facts.host.conntrack,
     }
-    yield _ok("modules", f"there are {', '.join(name for name, has in there.items() if has) or 'none'}")
+    yield ok("modules", f"there are {', '.join(name for name, has in there.items() if has) or 'none'}")
 
 
 def check_devices(facts: Facts) -> Iterator[Finding]:
@@ -136,7 +125,7 @@ def check_devices(facts: Facts) -> Iterator[Finding]:
             f"ip link set {device} up" if link is not None else "see redirect.interfaces and tunnels",
         )
     if fine:
-        yield _ok("devices", f"up: {', '.join(fine)}")
+        yield ok("devices", f"up: {', '.join(fine)}")
 
 
 def check_mtu(facts: Facts) -> Iterator[Finding]:
@@ -146,7 +135,7 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
         *_tunnel_mtu(facts, links),
         *_redirect_mtu(facts, links),
     )
-    yield from findings or (_ok("mtu", "every packet that comes in fits through tunnels and redirect"),)
+    yield from findings or (ok("mtu", "every packet that comes in fits through tunnels and redirect"),)
 
 
 def _tunnel_mtu(facts: Facts, links: dict[str, LinkFact]) -> Iterator[Finding]:
@@ -199,7 +188,7 @@ def check_default_route(facts: Facts) -> Iterator[Finding]:
     route = facts.host.default_route
     remedy = "ip route add default via FIREWALL: the subnet's router, or the firewall's address"
     if "routes" in facts.host.unread:
-        yield _unread(facts, "default route", "routes")
+        yield unread(facts, "default route", "routes")
     elif route is None:
         yield Finding(
             "default route",
@@ -215,146 +204,7 @@ def check_default_route(facts: Facts) -> Iterator[Finding]:
             remedy,
         )
     else:
-        yield _ok("default route", f"via {route.gateway or 'the segment'} by {route.device}")
-
-
-def check_foreign_tables(facts: Facts) -> Iterator[Finding]:
-    """Nobody else's nftables chains drop or mark what is ours."""
-    if facts.host.has_nft is None:
-        yield _unread(facts, "nftables", "nft")
-        return
-    found = tuple(finding for judge in _JUDGES for finding in judge(facts))
-    yield from found
-    if facts.host.legacy_iptables:
-        tables = ", ".join(facts.host.legacy_iptables)
-        yield Finding(
-            "nftables",
-            Severity.WARNING,
-            f"old iptables has rules ({tables}), which are not looked at here",
-            "look at iptables-legacy-save yourself, or move them to nftables",
-        )
-    if not found:
-        others = len(facts.host.foreign_chains)
-        yield _ok("nftables", f"{others} chains of others, none of which drops or marks what is ours")
-
-
-def _judge_transit(facts: Facts) -> Iterator[Finding]:
-    for chain in facts.host.foreign_chains:
-        if (
-            chain.hook in {"forward", "prerouting", "postrouting", "ingress"}
-            and chain.transit is not Fate.PASSES
-        ):
-            surely = chain.transit is Fate.DROPS
-            yield Finding(
-                "nftables",
-                Severity.FAULT if surely else Severity.WARNING,
-                f"{chain.words} {'drops' if surely else 'may drop'} packets that are forwarded or redirected",
-                f"nft list chain {chain.table} {chain.name}; accept there what comes in by "
-                f"{', '.join(facts.wanted.ingress)} and what caches return",
-            )
-        if chain.drops_invalid and chain.hook in {"forward", "prerouting", "postrouting"}:
-            yield Finding(
-                "nftables",
-                Severity.WARNING,
-                f"{chain.words} drops what is `ct state invalid`: of a redirected flow the host may see one half only",
-                f"accept packets of {', '.join(facts.wanted.ingress)} and of caches before that rule",
-            )
-        if chain.drops_unrouted:
-            yield Finding(
-                "nftables",
-                Severity.FAULT,
-                f"{chain.words} drops packets whose source is not routed back by their device, as rp_filter does: "
-                "what caches return under the addresses of servers",
-                "except the devices of caches and tunnels from that rule",
-            )
-
-
-def _judge_marks(facts: Facts) -> Iterator[Finding]:
-    ours = facts.wanted.marks_mask
-    for chain in facts.host.foreign_chains:
-        after_ours = chain.hook in {"forward", "postrouting"} or (
-            chain.hook == "prerouting" and chain.priority >= BASE_PRIORITY
-        )
-        if chain.marks & ours and after_ours:
-            yield Finding(
-                "nftables",
-                Severity.FAULT,
-                f"{chain.words} changes bits {chain.marks & ours:#x} of the packet mark, which are ours: "
-                "redirected packets lose their way",
-                f"set only other bits there (`meta mark set meta mark & {ours:#x} | …`), or: kernel.mark_shift",
-            )
-        if chain.connection_marks & ours and facts.wanted.has_affinity:
-            yield Finding(
-                "nftables",
-                Severity.FAULT,
-                f"{chain.words} changes bits {chain.connection_marks & ours:#x} of the connection mark, which are "
-                "ours: flows lose their cache",
-                f"set only other bits there (`ct mark set ct mark & {ours:#x} | …`), or: kernel.mark_shift",
-            )
-        if chain.untracks and facts.wanted.has_affinity:
-            yield Finding(
-                "nftables",
-                Severity.WARNING,
-                f"{chain.words} takes packets out of connection tracking: their flows are not held to a cache",
-                "except what comes in by the ingress devices, or set affinity: false",
-            )
-
-
-def _judge_input(facts: Facts) -> Iterator[Finding]:
-    wants_gre = bool(facts.wanted.tunnels) or facts.wanted.sends_gre
-    for chain in facts.host.foreign_chains:
-        if chain.hook != "input":
-            continue
-        for what, fate, remedy, wanted in (
-            ("UDP port 2048, WCCP", chain.wccp, "udp dport 2048 accept", True),
-            ("protocol 47, GRE", chain.gre, "ip protocol gre accept", wants_gre),
-        ):
-            if wanted and fate is not Fate.PASSES:
-                surely = fate is Fate.DROPS
-                yield Finding(
-                    "local firewall",
-                    Severity.FAULT if surely else Severity.WARNING,
-                    f"{chain.words} {'drops' if surely else 'may drop'} {what}",
-                    f"nft insert rule {chain.table} {chain.name} {remedy}",
-                )
-
-
-_JUDGES = (_judge_transit, _judge_marks, _judge_input)
-
-
-def check_rules(facts: Facts) -> Iterator[Finding]:
-    """Nobody's policy rule takes redirected packets before ours do."""
-    if "rules" in facts.host.unread:
-        yield _unread(facts, "ip rules", "rules")
-        return
-    found = False
-    for rule in facts.host.rules:
-        if not _catches(rule, facts) or not facts.wanted.is_netlink:
-            continue
-        found = True
-        every = not rule.selector
-        mark = f" with fwmark {rule.mark:#x}/{rule.mask or 0xFFFFFFFF:#x}" if rule.mark is not None else ""
-        yield Finding(
-            "ip rules",
-            Severity.FAULT if every else Severity.WARNING,
-            f"ip rule {rule.priority} ({rule.selector or 'from all'}{mark} lookup {rule.table}) comes before ours "
-            f"({facts.wanted.rule_priority + 1} and up) and may take redirected packets elsewhere",
-            f"give it a priority above {facts.wanted.rule_priority + 255}, or lower kernel.rule_priority",
-        )
-    if not found:
-        yield _ok("ip rules", "none before ours could take a redirected packet")
-
-
-def _catches(rule: RuleFact, facts: Facts) -> bool:
-    """Whether a redirected packet may meet the rule before ours."""
-    if rule.priority > facts.wanted.rule_priority or rule.table == _LOCAL_TABLE:
-        return False
-    if rule.mark is None:
-        return True
-    mask = 0xFFFFFFFF if rule.mask is None else rule.mask
-    foreign = rule.mark & mask & ~facts.wanted.marks_mask
-    # It asks for a bit that is not ours to be set: then somebody else has marked the packet.
-    return not foreign and bool(mask & facts.wanted.slot_mask) == bool(rule.mark & facts.wanted.slot_mask)
+        yield ok("default route", f"via {route.gateway or 'the segment'} by {route.device}")
 
 
 def check_socket(facts: Facts) -> Iterator[Finding]:
@@ -376,7 +226,7 @@ def check_socket(facts: Facts) -> Iterator[Finding]:
             "udp 2048", Severity.FAULT, f"nobody listens at {', '.join(missing)} port 2048", "restart wccpd"
         )
     elif facts.host.sockets:
-        yield _ok("udp 2048", f"bound at {', '.join(sorted(bound))}, nothing dropped")
+        yield ok("udp 2048", f"bound at {', '.join(sorted(bound))}, nothing dropped")
 
 
 def check_conntrack(facts: Facts) -> Iterator[Finding]:
@@ -401,13 +251,13 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
             "conntrack", Severity.WARNING, f"{measured}; {table.dropped} packets were dropped", remedy
         )
     else:
-        yield _ok("conntrack", measured)
+        yield ok("conntrack", measured)
 
 
 def check_clock(facts: Facts) -> Iterator[Finding]:
     """The clock is right: logs of several routers and proxies can be laid side by side."""
     clock = facts.host.clock
-    yield judge_clock(clock) if clock is not None else _unread(facts, "clock", "clock")
+    yield judge_clock(clock) if clock is not None else unread(facts, "clock", "clock")
 
 
 def judge_clock(clock: ClockFact) -> Finding:
@@ -418,7 +268,7 @@ def judge_clock(clock: ClockFact) -> Finding:
     if clock.error_seconds > CLOCK_ERROR_SECONDS:
         measured = f"the clock may be wrong by {clock.error_seconds:.1f} s"
         return Finding("clock", Severity.WARNING, measured, remedy)
-    return _ok("clock", f"synchronised, wrong by at most {clock.error_seconds * 1000:.0f} ms")
+    return ok("clock", f"synchronised, wrong by at most {clock.error_seconds * 1000:.0f} ms")
 
 
 def check_disk(facts: Facts) -> Iterator[Finding]:
@@ -429,7 +279,7 @@ def check_disk(facts: Facts) -> Iterator[Finding]:
     if facts.router is not None and facts.router.save_fault:
         yield Finding("disk", Severity.FAULT, f"state cannot be saved: {facts.router.save_fault}", remedy)
     if disk is None:
-        yield _unread(facts, "disk", "disk")
+        yield unread(facts, "disk", "disk")
     elif disk.read_only:
         yield Finding("disk", Severity.FAULT, f"{where} is on a file system that is read-only", remedy)
     elif disk.free_bytes < LEAST_FREE_BYTES or disk.free_files < LEAST_FREE_FILES:
@@ -443,7 +293,7 @@ def check_disk(facts: Facts) -> Iterator[Finding]:
     elif disk.free_bytes < LITTLE_FREE_BYTES:
         yield Finding("disk", Severity.WARNING, f"{disk.free_bytes >> 20} MiB left at {where}", remedy)
     else:
-        yield _ok("disk", f"{disk.free_bytes >> 20} MiB free at {where}")
+        yield ok("disk", f"{disk.free_bytes >> 20} MiB free at {where}")
 
 
 def check_allowances(facts: Facts) -> Iterator[Finding]:
@@ -460,7 +310,7 @@ def check_allowances(facts: Facts) -> Iterator[Finding]:
             "a larger instance type, or more routers; conntrack_allowance: a security group without tracking",
         )
     if not over:
-        yield _ok("ena", "no allowance was ever exceeded")
+        yield ok("ena", "no allowance was ever exceeded")
 
 
 def check_ec2(facts: Facts) -> Iterator[Finding]:
@@ -498,7 +348,7 @@ def check_addresses(facts: Facts) -> Iterator[Finding]:
             "give it to a device, or correct router.id, router.addresses or tunnels[].local",
         )
     else:
-        yield _ok("addresses", "Router ID and tunnels' ends are there")
+        yield ok("addresses", "Router ID and tunnels' ends are there")
 
 
 HOST_CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (

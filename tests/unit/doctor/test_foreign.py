@@ -52,6 +52,9 @@ def only(hook: str, *rules: str, policy: str = "accept", priority: str = "0", mo
         (("iif lo accept", "udp dport 2048 drop"), "accept", Fate.MAY_DROP, Fate.PASSES),
         (("ip saddr 192.0.2.0/24 drop", "accept"), "drop", Fate.MAY_DROP, Fate.MAY_DROP),
         (("reject",), "accept", Fate.DROPS, Fate.DROPS),
+        (("ct state vmap { established : accept, invalid : drop }",), "accept", Fate.MAY_DROP, Fate.MAY_DROP),
+        (("ct state vmap { established : accept }",), "drop", Fate.MAY_DROP, Fate.MAY_DROP),
+        (("limit rate 5/second accept",), "drop", Fate.MAY_DROP, Fate.MAY_DROP),
     ],
 )
 def test_what_an_input_chain_does_with_wccp_and_gre(
@@ -92,6 +95,7 @@ def test_which_bits_of_the_connection_mark_a_rule_changes() -> None:
 def test_what_else_hurts_a_redirect_is_seen() -> None:
     assert only("forward", "ct state invalid drop").drops_invalid
     assert not only("forward", "ct state invalid counter").drops_invalid
+    assert only("forward", "ct state vmap { new : accept, invalid : drop }").drops_invalid
     assert only("prerouting", "fib saddr . iif oif missing drop", priority="-300").drops_unrouted
     assert not only("prerouting", "fib daddr type local drop").drops_unrouted
     assert only("prerouting", "notrack", priority="-300").untracks
@@ -100,3 +104,17 @@ def test_what_else_hurts_a_redirect_is_seen() -> None:
 def test_our_own_table_and_those_without_hooks_are_left_out() -> None:
     rules = f"add table ip wccpd; add chain ip wccpd pre {{ {HOOK.format('prerouting', '-150', 'accept')} }};"
     assert read_chains(listing(rules + "add table ip other; add chain ip other c;"), "wccpd") == ()
+
+
+def test_a_match_of_iptables_is_not_taken_for_no_condition() -> None:
+    chain = {
+        "family": "ip",
+        "table": "filter",
+        "name": "INPUT",
+        "hook": "input",
+        "prio": 0,
+        "policy": "accept",
+    }
+    rule = {"family": "ip", "table": "filter", "chain": "INPUT", "expr": [{"xt": None}, {"drop": None}]}
+    (found,) = read_chains([{"chain": chain}, {"rule": rule}], "wccpd")
+    assert (found.wccp, found.gre) == (Fate.MAY_DROP, Fate.MAY_DROP)
