@@ -127,8 +127,7 @@ class _Daemon:
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
-        kernel = assemble.kernel_settings(config)
-        self._choice = PlaneChoice(kind, kernel, self._policy)
+        self._choice = PlaneChoice(kind, assemble.kernel_settings(config), self._policy)
         self._reconciler = Reconciler(
             self._policy,
             self._choice,
@@ -137,9 +136,8 @@ class _Daemon:
             lease_seconds=config.redirect.lease_seconds,
         )
         self._reconciler.drained = self._drains.caches
-        self._explainer = Explainer(self._policy, kernel, self._choice, self._reconciler)
-        wanted = assemble.wanted_of_host(config)
-        self._doctor = Doctor(wanted, kernel.marks, self._choice, self._reconciler, self._memory)
+        self._explainer = Explainer(self._read_config, self._choice, self._reconciler)
+        self._doctor = Doctor(self._read_config, self._choice, self._reconciler, self._memory)
         self._wccp = WccpSpeaker(router, self._on_change)
 
     async def main(self) -> int:
@@ -162,7 +160,7 @@ class _Daemon:
                     self._explainer,
                     self._doctor,
                     self.status,
-                    config=self._config,
+                    self._read_config,
                 )
                 await stack.enter_async_context(
                     ControlServer(self.status, self._config.control.socket, verbs.commands(), verbs.reads())
@@ -251,6 +249,10 @@ class _Daemon:
     def _on_host_change(self) -> None:
         """A device, an address or a route of the host changed: one of ours may have to be repaired."""
         self._reconciler.wish()
+
+    def _read_config(self) -> Config:
+        """The configuration in force."""
+        return self._config
 
     def _read_view(self) -> RouterView:
         """The engine's newest picture. Kept, since making it takes a while when there are many caches."""

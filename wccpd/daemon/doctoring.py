@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from wccpd import assemble
 from wccpd.dataplane.choose import PlaneKind
 from wccpd.dataplane.conntrack import Conntrack
 from wccpd.doctor.checks import examine
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from ipaddress import IPv4Address
 
+    from config import Config
     from wccpd.daemon.memory import Memory
     from wccpd.dataplane.choose import PlaneChoice
     from wccpd.dataplane.reconciler import Reconciler
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 class Doctor:
     """Looks at host and daemon."""
 
-    wanted: Wanted
-    marks: MarkLayout
+    read_config: Callable[[], Config]
+    """The configuration in force."""
     choice: PlaneChoice
     reconciler: Reconciler
     memory: Memory
@@ -49,13 +51,16 @@ class Doctor:
     async def answer(self, read_status: Callable[[], Awaitable[Status]], view: RouterView) -> Answer:
         """Examine everything."""
         status = await read_status()
+        config = self.read_config()
         now = time.monotonic()
         observation = self.reconciler.last.observation
         caches = tuple({cache.address for group in view.groups for cache in group.caches})
         slots = observation.slots if self.choice.name == PlaneKind.NETLINK else {}
         # With `auto` only the plane that was opened tells.
-        wanted = replace(self.wanted, is_netlink=self.choice.name == PlaneKind.NETLINK)
-        host, flows = await asyncio.to_thread(self._look, caches, slots)
+        wanted = replace(assemble.wanted_of_host(config), is_netlink=self.choice.name == PlaneKind.NETLINK)
+        host, flows = await asyncio.to_thread(
+            _look, wanted, caches, assemble.kernel_settings(config).marks, slots
+        )
         repairs = self.reconciler.repairs
         router = RouterFacts(
             status=status,
@@ -66,31 +71,33 @@ class Doctor:
         )
         return document(examine(Facts(wanted, host, router)))
 
-    def _look(
-        self, caches: tuple[IPv4Address, ...], slots: Mapping[Path, int]
-    ) -> tuple[HostFacts, dict[IPv4Address, FlowsFact]]:
-        return gather(self.wanted, caches), self._flows(slots)
 
-    def _flows(self, slots: Mapping[Path, int]) -> dict[IPv4Address, FlowsFact]:
-        """Connections held to each cache; empty where the kernel does not say."""
-        if not slots:
-            return {}
-        mask = self.marks.slot_mask
+def _look(
+    wanted: Wanted, caches: tuple[IPv4Address, ...], marks: MarkLayout, slots: Mapping[Path, int]
+) -> tuple[HostFacts, dict[IPv4Address, FlowsFact]]:
+    return gather(wanted, caches), _flows(marks, slots)
+
+
+def _flows(marks: MarkLayout, slots: Mapping[Path, int]) -> dict[IPv4Address, FlowsFact]:
+    """Connections held to each cache; empty where the kernel does not say."""
+    if not slots:
+        return {}
+    mask = marks.slot_mask
+    try:
+        conntrack = Conntrack()
         try:
-            conntrack = Conntrack()
-            try:
-                all_, unanswered = (
-                    count(mask, any_of=mask) for count in (conntrack.count, conntrack.count_unanswered)
-                )
-            finally:
-                conntrack.close()
-        except KernelError:
-            return {}
-        found: dict[IPv4Address, FlowsFact] = {}
-        for path, slot in slots.items():
-            mark = self.marks.mark(slot=slot)
-            before = found.get(path.cache, FlowsFact(0, 0))
-            found[path.cache] = FlowsFact(
-                before.flows + all_.get(mark, 0), before.unanswered + unanswered.get(mark, 0)
+            all_, unanswered = (
+                count(mask, any_of=mask) for count in (conntrack.count, conntrack.count_unanswered)
             )
-        return found
+        finally:
+            conntrack.close()
+    except KernelError:
+        return {}
+    found: dict[IPv4Address, FlowsFact] = {}
+    for path, slot in slots.items():
+        mark = marks.mark(slot=slot)
+        before = found.get(path.cache, FlowsFact(0, 0))
+        found[path.cache] = FlowsFact(
+            before.flows + all_.get(mark, 0), before.unanswered + unanswered.get(mark, 0)
+        )
+    return found

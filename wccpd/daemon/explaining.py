@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
+from wccpd import assemble
 from wccpd.dataplane.choose import PlaneKind
 from wccpd.dataplane.flow import FlowReader
 from wccpd.errors import KernelError
@@ -25,13 +26,14 @@ from wccpd.plan.verdict import Verdict
 from wccpd.status.control import VerbError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
+    from config import Config
     from wccpd.dataplane.choose import PlaneChoice
     from wccpd.dataplane.reconciler import Reconciler
     from wccpd.plan.decide import Decision, Pin
     from wccpd.plan.held import Difference, Held
-    from wccpd.plan.policy import KernelSettings, Policy
+    from wccpd.plan.policy import KernelSettings
     from wccpd.plan.redirect import RedirectPlan
     from wccpd.protocol.view import RouterView
     from wccpd.status.control import Answer, Asked
@@ -192,8 +194,8 @@ def _mtu(reader: FlowReader, decision: Decision, held: Held) -> int | None:
 class Explainer:
     """Answers questions about flows for the control API."""
 
-    policy: Policy
-    settings: KernelSettings
+    read_config: Callable[[], Config]
+    """The configuration in force."""
     choice: PlaneChoice
     reconciler: Reconciler
 
@@ -204,11 +206,15 @@ class Explainer:
             VerbError: It is not well put, or the kernel does not answer.
         """
         question = parse_question(asked.query)
+        if not self.choice.hash_function:
+            raise VerbError("the data plane is not open yet")
+        config = self.read_config()
+        policy = assemble.policy(config)
         refused = self.reconciler.last.applied.refused
-        plan = without_paths(self.reconciler.plan or redirect_plan(view, self.policy, {}), refused)
+        plan = without_paths(self.reconciler.plan or redirect_plan(view, policy, {}), refused)
         examiner = Examiner(
             plan,
-            self.settings,
+            assemble.kernel_settings(config),
             self.choice.hash_function,
             self.reconciler.last.observation.leased,
             is_netlink=self.choice.name == PlaneKind.NETLINK,
@@ -219,7 +225,7 @@ class Explainer:
             raise VerbError(str(error)) from error
         routed = examiner.is_netlink or found.decision.verdict is not Verdict.REDIRECTED
         known = Known(
-            policy=self.policy,
+            policy=policy,
             view=view,
             leased=found.leased,
             pinned=found.pinned,

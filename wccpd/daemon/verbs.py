@@ -38,7 +38,7 @@ class Verbs:
     explainer: Explainer
     doctor: Doctor
     read_status: Callable[[], Awaitable[Status]]
-    config: Config
+    read_config: Callable[[], Config]
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -107,7 +107,7 @@ class Verbs:
         """How a proxy is to be set up."""
         cache, kind = _cache_of(asked), asked.names["kind"]
         try:
-            text = proxy_configuration(self.config, kind, cache, self.wccp.router.view())
+            text = proxy_configuration(self.read_config(), kind, cache, self.wccp.router.view())
         except CannotError as error:
             raise VerbError(str(error)) from error
         return {"version": 1, "cache": str(cache), "kind": kind, "text": text}
