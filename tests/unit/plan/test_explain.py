@@ -21,7 +21,7 @@ from tests.support.plans import (
 from wccpd.plan.compile import Facts, compile_state
 from wccpd.plan.decide import Packet, Pin, decide
 from wccpd.plan.diff import ObservedTable
-from wccpd.plan.explain import Explanation, Known, explain, header_words
+from wccpd.plan.explain import _EXEMPTIONS, _MODES, _REASONS, Explanation, Known, explain, header_words
 from wccpd.plan.hashes import xor_bucket
 from wccpd.plan.held import GONE, Held, Way, differences, flow_mark, pin_of
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
@@ -35,6 +35,7 @@ from wccpd.plan.redirect import (
     Path,
     RedirectPlan,
 )
+from wccpd.plan.verdict import Exemption, Reason
 from wccpd.protocol.view import RouterView
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.enums import ForwardingMethod, ServiceType
@@ -151,3 +152,9 @@ def test_a_gre_device_that_is_down_or_another_is_named() -> None:
     (said,) = found(replace(present, output_key=None))
     assert "key None" in said
     assert decision.path == Path(decision.path.cache, GRE)
+
+
+def test_every_reason_and_exemption_has_words() -> None:
+    assert set(_EXEMPTIONS) == set(Exemption)
+    assert set(_REASONS) == set(Reason)
+    assert set(_MODES) == set(Mode)
