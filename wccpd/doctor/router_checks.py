@@ -290,7 +290,8 @@ def _answers(
     flows = next((fact for cache, fact in router.flows.items() if str(cache) == address), None)
     if not usable or traffic is None:
         return
-    silent_flows = flows is not None and flows.flows >= ENOUGH_FLOWS and flows.unanswered == flows.flows
+    # Idle connections of better days may still be tracked as answered: that nothing comes back now decides.
+    silent_flows = flows is not None and flows.unanswered >= ENOUGH_FLOWS
     nothing = traffic.redirected >= ENOUGH_PACKETS and not traffic.returned
     method = usable[0].forwarding
     modes = sorted({services[each.service].mode for each in usable if each.service in services})
@@ -298,8 +299,8 @@ def _answers(
         yield Finding(
             f"cache {address}",
             Severity.FAULT,
-            f"{traffic.redirected} packets went to it in {traffic.seconds:.0f} s and none came back; of "
-            f"{flows.flows if flows else 0} connections none was answered: it does not take {method} packets in "
+            f"{traffic.redirected} packets went to it in {traffic.seconds:.0f} s and none came back; "
+            f"{flows.unanswered if flows else 0} connections were never answered: it does not take {method} packets in "
             "(missing decapsulation or interception), unless its answers go to clients past this router",
             f"wccpctl proxy-config linux {address} shows what it needs: device, intercept rule, rp_filter; meanwhile "
             f"wccpctl drain {address} (mode {', '.join(modes)} counts if it is the only one)",

@@ -231,8 +231,8 @@ CASES: dict[str, tuple[Change, str, Severity, str]] = {
         status(caches=(replace(A_CACHE, state="shutdown"),)), "cache 10.100.1.21, web-cache", WARNING, "leaves",
     ),
     "no decapsulation": (
-        router(traffic={CACHE: TrafficFact(60.0, 50, 0)}, flows={CACHE: FlowsFact(9, 9)}),
-        "cache 10.100.1.21", FAULT, "of 9 connections none was answered",
+        router(traffic={CACHE: TrafficFact(60.0, 50, 0)}, flows={CACHE: FlowsFact(11, 9)}),
+        "cache 10.100.1.21", FAULT, "9 connections were never answered",
     ),
     "nothing returned": (
         router(traffic={CACHE: TrafficFact(60.0, 50, 0)}), "cache 10.100.1.21", WARNING, "none came back",
