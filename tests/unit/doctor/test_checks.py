@@ -331,5 +331,8 @@ def test_findings_survive_the_way_to_the_command_line(
     found = tuple(Finding(f"check {each}", each, "seen", "do") for each in severities)
     written = document(found)
     assert written["exit_code"] == code
+    assert sorted(written) == ["exit_code", "findings", "severity", "version"]
+    for each in written["findings"]:
+        assert sorted(each) == ["check", "exit_code", "measured", "remedy", "severity"]
     assert set(from_document(written)) == set(found)
     assert worst(from_document(written)) is worst(found)

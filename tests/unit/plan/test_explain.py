@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,16 @@ from tests.support.plans import (
 from wccpd.plan.compile import Facts, compile_state
 from wccpd.plan.decide import Packet, Pin, decide
 from wccpd.plan.diff import ObservedTable
-from wccpd.plan.explain import _EXEMPTIONS, _MODES, _REASONS, Explanation, Known, explain, header_words
+from wccpd.plan.explain import (
+    _EXEMPTIONS,
+    _MODES,
+    _REASONS,
+    Explanation,
+    Known,
+    document,
+    explain,
+    header_words,
+)
 from wccpd.plan.hashes import xor_bucket
 from wccpd.plan.held import GONE, Held, Way, differences, flow_mark, pin_of
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
@@ -158,3 +168,16 @@ def test_every_reason_and_exemption_has_words() -> None:
     assert set(_EXEMPTIONS) == set(Exemption)
     assert set(_REASONS) == set(Reason)
     assert set(_MODES) == set(Mode)
+
+
+def test_the_keys_of_the_json_are_stable() -> None:
+    made = plan(service("web-cache", FIRST, forwarding=GRE))
+    answer = document(told(made, packet()), {"dataplane": "netlink"})
+    assert sorted(answer) == [
+        "acl_line", "alternate_bucket", "bucket", "cache", "dataplane", "destination", "destination_port", "device",
+        "differences", "forwarding", "header", "mtu_bytes", "protocol", "reason", "service", "source", "source_port",
+        "steps", "verdict", "version",
+    ]  # fmt: skip
+    assert (answer["verdict"], answer["cache"], answer["forwarding"]) == ("redirected", str(FIRST), "gre")
+    assert answer["header"] == f"{answer['bucket']:08x}", "standard service 0"
+    json.dumps(answer)
