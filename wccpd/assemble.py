@@ -214,7 +214,6 @@ def wanted_of_host(config: Config) -> Wanted:
         is_netlink=config.redirect.dataplane.value == "netlink",
         has_affinity=any(each.affinity for each in config.services),
         clamps_mss=config.redirect.clamp_mss,
-        advertises=tuple(map(str, config.bgp.advertise)) if config.bgp is not None else (),
         gobgp_socket=str(config.bgp.gobgp_socket) if config.bgp is not None else "",
         password_octets={
             str(each.service): len(each.password.get_secret_value()) if each.password is not None else 0

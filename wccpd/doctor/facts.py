@@ -34,8 +34,6 @@ class Wanted:
     is_netlink: bool = True
     has_affinity: bool = True
     clamps_mss: bool = True
-    advertises: tuple[str, ...] = ()
-    """Networks that are advertised to the Transit Gateway; empty without BGP."""
     gobgp_socket: str = ""
     """Empty without BGP."""
     password_octets: Mapping[str, int] = field(default_factory=dict)
@@ -54,8 +52,6 @@ class LinkFact:
     mtu_bytes: int
     kind: str = ""
     """The kernel's word, e.g. `gre`; empty for a physical one."""
-    errors: int = 0
-    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,6 @@ class DiskFact:
     """The file system of the state directory."""
 
     free_bytes: int
-    total_bytes: int
     free_files: int
     read_only: bool = False
 

@@ -40,7 +40,6 @@ class ForeignChain:
     name: str
     hook: str
     priority: int
-    drops_by_policy: bool = False
     wccp: Fate = Fate.PASSES
     """What becomes of UDP to port 2048, where the hook is input."""
     gre: Fate = Fate.PASSES
@@ -99,7 +98,6 @@ def _chain(table: str, body: Json, rules: Mapping[tuple[str, str], list[Json]]) 
         name=body["name"],
         hook=hook,
         priority=body.get("prio", 0),
-        drops_by_policy=drops,
         wccp=fate({"protocol": UDP, "port": 2048}) if hook == "input" else Fate.PASSES,
         gre=fate({"protocol": GRE}) if hook == "input" else Fate.PASSES,
         transit=fate({}) if hook in {"forward", "prerouting", "postrouting", "ingress"} else Fate.PASSES,

@@ -309,7 +309,6 @@ def _disk(directory: Path) -> DiskFact:
     found = os.statvfs(place)
     return DiskFact(
         free_bytes=found.f_bavail * found.f_frsize,
-        total_bytes=found.f_blocks * found.f_frsize,
         # Some file systems have no fixed number of files and say 0 of 0.
         free_files=found.f_favail if found.f_files else 1 << 30,
         read_only=bool(found.f_flag & os.ST_RDONLY),
