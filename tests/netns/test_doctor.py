@@ -200,8 +200,13 @@ WAYS: dict[str, Way] = {
     "unknown service": Way(
         hello_of(service=ServiceInfo.dynamic(99, 1, 17, ServiceFlags(0))), "unknown_service"
     ),
-    "GRE asked for where L2 is offered": Way(join_incompatibly(capabilities=GRE), "not usable"),
-    "mask asked for where hash is offered": Way(join_incompatibly(capabilities=BY_MASK, mask=A_MASK), "mask"),
+    "GRE asked for where L2 is offered": Way(
+        join_incompatibly(capabilities=GRE), "it asks for forwarding GRE, this group offers L2"
+    ),
+    "mask asked for where hash is offered": Way(
+        join_incompatibly(capabilities=BY_MASK, mask=A_MASK),
+        "it asks for assignment mask, this group offers hash",
+    ),
     "proxy silent": Way(fall_silent, "silent for", seconds=40),
     "missing interception on the proxy": Way(swallow, "it does not take L2 packets in"),
     "drained cache": Way(lambda stage: stage.wccpctl("drain", str(FIRST)), "every usable cache is drained"),
