@@ -164,6 +164,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         far.run("ip", "route", "add", "default", "via", "10.9.0.1")
         far.run("ip", "address", "add", f"{ORIGIN}/32", "dev", "lo")
         router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        # Its own route to the clients leads astray: answers must find back by the script's doing.
+        proxy.run("ip", "link", "add", "aside", "type", "bridge")
+        proxy.run("ip", "address", "add", "192.0.2.1/24", "dev", "aside")
+        proxy.run("ip", "link", "set", "aside", "up")
+        proxy.run("ip", "route", "add", "10.1.0.0/24", "via", "192.0.2.2")
         # As strict as a distribution may have it.
         proxy.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=1")
         made = Stage(
