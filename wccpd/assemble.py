@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from itertools import product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,25 +10,28 @@ from bgp.advertising import AdvertisePolicy, AdvertiseWhen
 from bgp.events import Advertisement, PeerSpec, PrefixRule, SpeakerSpec
 from bgp.rib import RibPolicy
 from gre.tunnel import GreDevice
+from wccpd.doctor.facts import Wanted
 from wccpd.plan.marks import MarkLayout
 from wccpd.plan.match import service_name
 from wccpd.plan.policy import KernelSettings, Policy, RedirectList, ServicePolicy
 from wccpd.plan.probe import ProbeKind, ProbePolicy
 from wccpd.plan.redirect import EVERY_ADDRESS, EVERY_PORT, AclLine, Action, LostFlows, Mode
 from wccpd.protocol.settings import AssignmentPolicy, EngineSettings, Interop, OnLoss, ServiceSettings
+from wccpd.proxy_config.side import ServiceSide
 from wccpd.wire.components import ServiceInfo
 from wccpd.wire.elements import ServiceKey
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags, ServiceType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv4Network, IPv6Network
+    from ipaddress import IPv4Address, IPv6Network
 
     from config import Config
     from config.model import Bgp, Tunnel
     from config.services import HashField, Match, Probe, Service
 
 
+PRIVATE_NETWORKS = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 _Method = TypeVar("_Method", ForwardingMethod, PacketReturnMethod, AssignmentMethod)
 
 
@@ -207,6 +210,70 @@ def kernel_settings(config: Config) -> KernelSettings:
         route_protocol=kernel.route_protocol,
         nft_table=kernel.nft_table,
     )
+
+
+def wanted_of_host(config: Config) -> Wanted:
+    """What a doctor holds the host against."""
+    settings, plan = kernel_settings(config), policy(config)
+    methods = {method.value for each in config.services for method in (*each.forwarding, *each.packet_return)}
+    return Wanted(
+        wccp_addresses=wccp_addresses(config),
+        tunnels=plan.tunnels,
+        ingress=plan.ingress,
+        device_prefix=settings.device_prefix,
+        nft_table=settings.nft_table,
+        marks_mask=settings.marks.mask,
+        slot_mask=settings.marks.slot_mask,
+        route_protocol=settings.route_protocol,
+        rule_priority=settings.rule_priority,
+        sends_gre="gre" in methods,
+        sends_l2="l2" in methods,
+        is_netlink=config.redirect.dataplane.value == "netlink",
+        has_affinity=any(each.affinity for each in config.services),
+        clamps_mss=config.redirect.clamp_mss,
+        gobgp_socket=str(config.bgp.gobgp_socket) if config.bgp is not None else "",
+        password_octets={
+            str(each.service): len(each.password.get_secret_value()) if each.password is not None else 0
+            for each in config.services
+        },
+        open_services=tuple(
+            str(each.service) for each in config.services if each.password is None and not each.group_list
+        ),
+        state_directory=str(config.state_directory),
+    )
+
+
+def proxy_services(config: Config) -> tuple[ServiceSide, ...]:
+    """What a proxy may join, as far as the configuration says what it is."""
+    found = []
+    for service in config.services:
+        settings = _service_settings(service)
+        info = settings.definition
+        if service.service == "web-cache":
+            info = ServiceInfo.web_cache()
+        found.append(
+            ServiceSide(
+                name=service_name(settings.key),
+                info=info,
+                has_password=service.password is not None,
+                forwarding=settings.forwarding,
+                packet_return=settings.packet_return,
+                assignment=settings.assignment,
+            )
+        )
+    return tuple(found)
+
+
+def group_lists(config: Config) -> dict[str, tuple[IPv4Network, ...]]:
+    """Who may join each service; empty: everybody."""
+    return {service_name(service_key(service)): service.group_list for service in config.services}
+
+
+def client_networks(config: Config) -> tuple[IPv4Network, ...]:
+    """Where clients can be: what may be learnt, or without BGP all private networks (RFC 1918, RFC 6598)."""
+    if config.bgp is not None:
+        return tuple(network for network in config.bgp.accept if isinstance(network, IPv4Network))
+    return PRIVATE_NETWORKS
 
 
 def tunnel_device(config: Config, tunnel: Tunnel) -> GreDevice:

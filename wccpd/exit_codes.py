@@ -15,3 +15,5 @@ class ExitCode(IntEnum):
     """The configuration file or the command line is wrong; nothing was touched, systemd does not restart."""
     UNREACHABLE = 3
     """`wccpctl` could not ask the daemon."""
+    WARNING = 4
+    """`wccpctl doctor` found nothing that is broken, but something to look at."""

@@ -73,14 +73,15 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
                 "wccpd/manual/commands.py",
                 *(
                     f"wccpd/ctl/{each}.py"
-                    for each in ("application", "decode", "operate", "play", "settings", "show")
+                    for each in ("application", "decode", "diagnose", "operate", "play", "settings", "show")
                 ),
             },
         ),
         ("rich", {"wccpd/status/text.py"}),
         (
             "ctypes",
-            {
+            {"wccpd/doctor/clock.py"}
+            | {
                 f"wccpd/dataplane/{module}.py"
                 for module in (
                     "bpf/descriptor",

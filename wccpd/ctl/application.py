@@ -54,6 +54,8 @@ def ask(context: typer.Context, resource: str) -> object:
 
     try:
         return client.fetch(context.obj, resource)
+    except client.RefusedError as error:
+        fail(error, ExitCode.FAILURE)
     except client.UnreachableError as error:
         fail(error, ExitCode.UNREACHABLE)
 

@@ -21,7 +21,9 @@ from wccpd import __version__, assemble
 from wccpd.daemon import log as logging
 from wccpd.daemon.bgp_side import BgpSide, Surroundings
 from wccpd.daemon.change import Changer
+from wccpd.daemon.doctoring import Doctor
 from wccpd.daemon.drains import Drains
+from wccpd.daemon.explaining import Explainer
 from wccpd.daemon.former_names import FormerNames
 from wccpd.daemon.memory import Memory
 from wccpd.daemon.notify import Notifier
@@ -180,8 +182,7 @@ class _Daemon:
         first_number = int(time.time()) & 0x7FFFFFFF or 1
         router = Router(assemble.engine_settings(config, first_number, adjacent_networks()))
         kind = PlaneKind(config.redirect.dataplane.value)
-        self._kernel = assemble.kernel_settings(config)
-        self._choice = PlaneChoice(kind, self._kernel, self._policy)
+        self._choice = PlaneChoice(kind, assemble.kernel_settings(config), self._policy)
         self._reconciler = Reconciler(
             self._policy,
             self._choice,
@@ -197,7 +198,9 @@ class _Daemon:
             self._probe_mark,
             self._on_probe,
         )
-        self._former = FormerNames(config.state_directory, self._kernel)
+        self._former = FormerNames(config.state_directory, self._choice.settings)
+        self._explainer = Explainer(self._read_config, self._choice, self._reconciler)
+        self._doctor = Doctor(self._read_config, self._choice, self._reconciler, self._memory)
         self._wccp = WccpSpeaker(router, self._on_change)
         changer = Changer(self._wccp, self._bgp, self._reconciler, config, self._on_taken)
         self._reloader = Reloader(config_file, content, changer, kept, self._notifier)
@@ -216,7 +219,17 @@ class _Daemon:
             stack.callback(self._wccp.close)
             try:
                 await self._wccp.open()
-                verbs = Verbs(self._wccp, self._bgp, self._reconciler, self._drains, self._reloader)
+                verbs = Verbs(
+                    self._wccp,
+                    self._bgp,
+                    self._reconciler,
+                    self._drains,
+                    self._reloader,
+                    self._explainer,
+                    self._doctor,
+                    self.status,
+                    self._read_config,
+                )
                 await stack.enter_async_context(
                     ControlServer(
                         self.status,
@@ -305,7 +318,7 @@ class _Daemon:
         before, policy = self._policy, assemble.policy(config)
         gone = {each.key for each in before.services} - {each.key for each in policy.services}
         self._inspection.forget(set(map(service_name, gone)))
-        self._config, self._policy, self._kernel = config, policy, assemble.kernel_settings(config)
+        self._config, self._policy = config, policy
         self._prober.reconfigure(_probes(policy), config.router.id)
         logging.configure(config.log)
 
@@ -323,6 +336,7 @@ class _Daemon:
         if done.applied.devices_changed:
             self._bgp.devices_changed()
         self._note_inspection(time.monotonic())
+        self._doctor.note(time.monotonic())
         self._tell_bgp()
 
     def _note_inspection(self, now: float) -> None:
@@ -347,7 +361,8 @@ class _Daemon:
         plan = self._reconciler.plan
         if plan is None:
             return None
-        return probe_mark(plan, self._kernel.services, self._kernel.marks, target)
+        settings = self._reconciler.settings
+        return probe_mark(plan, settings.services, settings.marks, target)
 
     def _on_probe(self, event: ProbeEvent) -> None:
         report(event)
@@ -361,6 +376,10 @@ class _Daemon:
         """A device, an address, a route or a rule of the host changed: one of ours may have to be repaired."""
         self._bgp.host_changed()
         self._reconciler.disturbed()
+
+    def _read_config(self) -> Config:
+        """The configuration in force."""
+        return self._config
 
     def _read_view(self) -> RouterView:
         """The engine's newest picture. Kept, since making it takes a while when there are many caches."""

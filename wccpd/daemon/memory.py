@@ -56,6 +56,11 @@ class Memory:
         """Of each group the record that was saved last, and its text. The writer's own."""
         self._fault = ""
 
+    @property
+    def fault(self) -> str:
+        """Why the memory cannot be saved; empty if it can."""
+        return self._fault
+
     def dirty(self) -> None:
         """Something worth saving has happened."""
         self._changed.set()

@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wccpd.daemon.bgp_side import NoBgpError
+from wccpd.daemon.proxy_side import proxy_configuration
 from wccpd.errors import KernelError
+from wccpd.proxy_config.side import CannotError
 from wccpd.status.control import VerbError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from config import Config
     from wccpd.daemon.bgp_side import BgpSide
+    from wccpd.daemon.doctoring import Doctor
     from wccpd.daemon.drains import Drains
+    from wccpd.daemon.explaining import Explainer
     from wccpd.daemon.reload import Reloader
     from wccpd.daemon.wccp import WccpSpeaker
     from wccpd.dataplane.reconciler import Reconciler
     from wccpd.status.control import Answer, Asked, Work
+    from wccpd.status.view import Status
 
 MAX_CONFIRM_SECONDS = 24 * 3600
 
@@ -34,6 +40,10 @@ class Verbs:
     reconciler: Reconciler
     drains: Drains
     reloader: Reloader
+    explainer: Explainer
+    doctor: Doctor
+    read_status: Callable[[], Awaitable[Status]]
+    read_config: Callable[[], Config]
 
     def commands(self) -> Mapping[str, Work]:
         """What POST carries out, by path below `/v1/`."""
@@ -50,7 +60,12 @@ class Verbs:
 
     def reads(self) -> Mapping[str, Work]:
         """What GET answers, by path below `/v1/`."""
-        return {"flows": self._live_flows}
+        return {
+            "flows": self._live_flows,
+            "explain": self._explain,
+            "doctor": self._examine,
+            "caches/{cache}/proxy-config/{kind}": self._proxy_config,
+        }
 
     async def _set_drained(self, drained: bool, _: Asked) -> Answer:
         try:
@@ -63,10 +78,7 @@ class Verbs:
 
     async def _drain_cache(self, draining: bool, asked: Asked) -> Answer:
         """Give a cache no new flows, or give it some again."""
-        try:
-            cache = IPv4Address(asked.names["cache"])
-        except AddressValueError:
-            raise VerbError(f"{asked.names['cache']!a} is no IPv4 address") from None
+        cache = _cache_of(asked)
         known = {each.address for group in self.wccp.router.view().groups for each in group.caches}
         if draining and cache not in known:
             raise VerbError(f"no cache {cache} has spoken to this router")
@@ -109,3 +121,27 @@ class Verbs:
         except KernelError as error:
             raise VerbError(str(error)) from error
         return {"flows": {str(cache): count for cache, count in by_cache.items()}}
+
+    async def _explain(self, asked: Asked) -> Answer:
+        """What becomes of a flow, and why."""
+        return await self.explainer.answer(asked, self.wccp.router.view(), self.drains.caches)
+
+    async def _examine(self, _: Asked) -> Answer:
+        """What is wrong with this router and its host."""
+        return await self.doctor.answer(self.read_status, self.wccp.router.view())
+
+    async def _proxy_config(self, asked: Asked) -> Answer:
+        """How a proxy is to be set up."""
+        cache, kind = _cache_of(asked), asked.names["kind"]
+        try:
+            text = proxy_configuration(self.read_config(), kind, cache, self.wccp.router.view())
+        except CannotError as error:
+            raise VerbError(str(error)) from error
+        return {"version": 1, "cache": str(cache), "kind": kind, "text": text}
+
+
+def _cache_of(asked: Asked) -> IPv4Address:
+    try:
+        return IPv4Address(asked.names["cache"])
+    except AddressValueError:
+        raise VerbError(f"{asked.names['cache']!a} is no IPv4 address") from None

@@ -132,6 +132,29 @@ class NetfilterSocket:
                         raise KernelError(self._obj, "change", -code)
                     return
 
+    def ask(self, request: int, answer: int, body: bytes) -> Piece:
+        """The attributes of one object.
+
+        Args:
+            request: Type of the request.
+            answer: Type of the answer.
+            body: The request behind its header.
+
+        Raises:
+            KernelError: There is none (ENOENT), or the kernel refused or did not answer in time.
+        """
+        self._forget_earlier_answers()
+        sequence = self._next_sequence()
+        self._send(HEADER.pack(HEADER.size + len(body), request, _REQUEST, sequence, 0) + body)
+        while True:
+            for kind, _, of, (data, start, end) in self._messages():
+                if of != sequence:
+                    continue
+                if kind == _ERROR:
+                    raise KernelError(self._obj, "look up", -_CODE.unpack_from(data, start)[0])
+                if kind == answer:
+                    return data, start + FAMILY.size, end
+
     def commit(self, messages: Iterable[tuple[int, bytes]]) -> None:
         """Commit one nftables transaction, all or nothing.
 

@@ -23,6 +23,7 @@ from wccpd.dataplane.lease import SIGNS_PER_LEASE, LeaseKeeper
 from wccpd.dataplane.port import Applied, Observation, Wish
 from wccpd.dataplane.tally import Tally
 from wccpd.errors import KernelError
+from wccpd.plan import names
 from wccpd.plan.build import redirect_plan, wanted_paths
 from wccpd.plan.policy import KernelSettings
 from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
@@ -48,6 +49,10 @@ NOTICE_SHARE = 0.25
 """They take this share of the time, if they last so long that this makes the distance longer."""
 BURST_SECONDS = 3.0
 """So much of that distance is forgiven: a few notices find their round begin at once."""
+REPAIRS_TOLD = 3
+"""Lines of the last repair that are kept for people."""
+_HOSTS = frozenset({names.CACHE_MACS, names.RETURNED, names.EXEMPT, names.MSS, "forward"})
+"""Sets, maps and chains of the netlink plane that follow the host's neighbours and MTUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,17 @@ class Round:
     """Monotonic seconds when the kernel was last observed; 0 for never."""
     bug: Exception | None = None
     """What went wrong in our own code; also one of the faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What had to be put right although nothing was wished anew: somebody else had changed it."""
+
+    count: int = 0
+    at: float = 0.0
+    """Monotonic seconds of the last time."""
+    changes: tuple[str, ...] = ()
+    """What was done then, the first few lines."""
 
 
 class Reconciler:
@@ -111,6 +127,12 @@ class Reconciler:
         self.plan: RedirectPlan | None = None
         """What was last brought to the kernel."""
         self.last = Round()
+        self.repairs = Repairs()
+
+    @property
+    def settings(self) -> KernelSettings:
+        """By what our objects are recognised, as it is in force."""
+        return self._settings
 
     def wish(self) -> None:
         """Say that the view has changed."""
@@ -313,6 +335,7 @@ class Reconciler:
             plane.reconfigure(settings)
             self._applied = settings
         applied = plane.bring_to(Wish(plan, policy.tunnels))
+        self._note_repairs(plan, applied.changes)
         self.plan, self._refused = plan, applied.refused
         observation = self._observed(plane)
         if not observation.leased:
@@ -345,6 +368,12 @@ class Reconciler:
             left = self._observed(plane)
             return Slots(left.slots, left.former)
         return self._slots
+
+    def _note_repairs(self, plan: RedirectPlan, changes: tuple[str, ...]) -> None:
+        """Remember changes that no new plan explains, nor what the host's neighbours and devices have become."""
+        undone = tuple(each for each in changes if not _HOSTS.intersection(each.split()))
+        if plan == self.plan and undone:
+            self.repairs = Repairs(self.repairs.count + 1, time.monotonic(), undone[:REPAIRS_TOLD])
 
     def _opened(self) -> DataPlane:
         self._keeper.worker_lives()
