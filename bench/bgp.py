@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from ipaddress import IPv4Address, IPv4Network
@@ -22,6 +23,7 @@ from bgp.rib import Rib, RibPolicy
 from bgp.speaker import Speaker
 from tests.support.bgp_lab import ROUTER_ASN, TGW_ASN, TUNNELS, Lab, gobgpds, missing_tools
 from tests.support.loop_lag import BareLag, LoopLag
+from wccpd.daemon.app import SWITCH_SECONDS
 from wccpd.daemon.bgp_side import BATCH_SECONDS
 from wccpd.dataplane.routes import KernelRoutes
 
@@ -40,6 +42,7 @@ def cases() -> Iterator[Case]:
         yield Case("bgp_5000_prefixes", "s", None, reason=reason)
         return
     gc.freeze()  # as the daemon does
+    sys.setswitchinterval(SWITCH_SECONDS)
     bird_seconds = _bird_alone()
     yield Case("bgp_bird_alone_5000_prefixes", "s", bird_seconds)
     for version, program in gobgpds().items():

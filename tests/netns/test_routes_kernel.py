@@ -16,7 +16,7 @@ import pytest
 
 from bgp.events import NextHop, RouteSet
 from tests.support.namespaces import Namespace
-from wccpd.dataplane.routes import KernelRoutes, SyncResult
+from wccpd.dataplane.routes import GaveWayError, KernelRoutes, SyncResult
 from wccpd.dataplane.rtnetlink import BATCH_MESSAGES
 from wccpd.errors import KernelError
 
@@ -190,6 +190,40 @@ def test_a_table_of_its_own_and_a_metric_are_kept_to(bench: Bench) -> None:
         assert kernel.observe().routes == {}
     finally:
         kernel.close()
+
+
+def test_a_listing_that_only_verifies_gives_way_and_is_made_up_for(bench: Bench) -> None:
+    bench.sync(routes(TUN_A, TUN_B))
+    bench.router.run("ip", "route", "delete", str(PREFIXES[0]))
+    bench.kernel.hurry()
+    with pytest.raises(GaveWayError):
+        bench.kernel.sync(routes(TUN_A, TUN_B))
+    moved = bench.sync(routes(TUN_A), verify=False)
+    assert (moved.written, moved.routes) == (0, len(PREFIXES)), (
+        "it lists no routes: what was believed still is"
+    )
+    assert bench.there() == routes(TUN_A, prefixes=PREFIXES[1:]).routes
+    assert bench.sync(routes(TUN_A)).written == 1, "the next one verifies to its end"
+
+
+@pytest.mark.parametrize("before", ["nothing known", "all removed"])
+def test_a_listing_that_is_needed_gives_way_to_nobody(bench: Bench, before: str) -> None:
+    if before == "all removed":
+        bench.sync(routes(TUN_A))
+        bench.kernel.hurry()
+        bench.kernel.remove_all()
+        assert bench.there() == {}
+    else:
+        bench.kernel.hurry()
+        assert bench.sync(routes(TUN_A)).written == len(PREFIXES)
+
+
+def test_a_route_that_changed_between_two_listings_is_not_taken_for_the_old_one(bench: Bench) -> None:
+    bench.sync(routes(TUN_A))
+    bench.sync(routes(TUN_A))
+    bench.router.run("ip", "route", "change", str(PREFIXES[3]), "dev", "tun-b", "proto", "118")
+    bench.sync(routes(TUN_A))
+    assert bench.there() == routes(TUN_A).routes
 
 
 def test_removing_all_leaves_nothing_of_ours(bench: Bench) -> None:

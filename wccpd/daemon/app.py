@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,8 @@ WATCHDOG_KERNEL_SECONDS = 60.0
 """So long before systemd is left to restart us; the redirect stays in the kernel meanwhile."""
 WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
+SWITCH_SECONDS = 0.001
+"""How long a worker thread that decodes or plans may keep the event loop waiting, each time; Python's own is 5 ms."""
 
 
 def run(config: Config, config_file: Path, text: str, warnings: tuple[str, ...] = ()) -> int:
@@ -92,6 +95,7 @@ def run(config: Config, config_file: Path, text: str, warnings: tuple[str, ...] 
         return ExitCode.FAILURE
     # What is loaded by now stays: a full garbage collection, which stalls the event loop, need not look at it again.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
     return asyncio.run(daemon.main())
 
 

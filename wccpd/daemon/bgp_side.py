@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from bgp.speaker import Speaker
 from wccpd import assemble
 from wccpd.dataplane.guard import has_own_route
 from wccpd.dataplane.multipath import forwarding_warnings, hash_policy_warnings, set_hash_policy
-from wccpd.dataplane.routes import KernelRoutes
+from wccpd.dataplane.routes import GaveWayError, KernelRoutes
 from wccpd.errors import KernelError
 from wccpd.status.view import BgpStatus, Health, PeerStatus, RouteStatus
 
@@ -231,9 +232,13 @@ class BgpSide:
             urgent = self._urgent.is_set()
             self._dirty.clear()
             self._urgent.clear()
-            self._report()
             overdue = time.monotonic() - self._verified_at > REPAIR_SECONDS
-            await self._sync(self._rib.route_set(), verify=overdue and not urgent)
+            # Reporting comes second: until the kernel knows, packets go into a lost tunnel.
+            try:
+                await self._sync(self._rib.route_set(), verify=overdue and not urgent)
+            except GaveWayError:
+                self._verified_at = -math.inf
+            self._report()
 
     async def _due(self) -> None:
         """Return when there is something to write, or it is time to look for what others changed."""
@@ -285,10 +290,12 @@ class BgpSide:
         return work(self._table)
 
     def _on_dirty(self) -> None:
-        """Called for every path that gobgpd tells, thousands at a time: a flag and nothing else."""
+        """Called for every path that gobgpd tells, thousands at a time: flags and nothing else."""
         self._dirty.set()
         if self._rib.urgent():
             self._urgent.set()
+            if self._table is not None:
+                self._table.hurry()
 
     def set_hash_policy(self) -> None:
         """Set what the configuration says for the whole host, if it says anything."""

@@ -13,6 +13,9 @@ that become empty, and their routes, and it brings nothing back. Each `sync` the
 next hops, which are few; the routes are listed too when `verify` is set, when a next hop that we left is gone,
 and after any error. The host's own routes are listed when somebody said that they changed.
 
+Listing thousands of routes takes longer than moving them. A `sync` that lists them only to verify therefore
+stops when `hurry` says that a lost tunnel waits behind it, and what was believed before is believed again.
+
 Order: next hops, pins, new groups, routes into unchanged groups, removals, then the groups that change, then
 routes into those, and last the pins and next hops that nothing needs any more. A route is thus never without a
 next hop, no learnt route is there without its pins, and a lost tunnel is one step from gone.
@@ -48,6 +51,10 @@ if TYPE_CHECKING:
 
 _ABSENT: Final = {errno.ESRCH, errno.ENOENT, errno.ENODEV}
 """Errors of a removal that mean that nothing is there to remove."""
+
+
+class GaveWayError(Exception):
+    """A verifying `sync` stopped before it changed anything, because something urgent waits behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,9 @@ class KernelRoutes:
         self._guard = Guard()
         self._belief = _Belief()
         self._host_changes = 0
+        self._hurried = False
+        self._gives_way = False
+        """Whether the listing under way is only to verify, so that it may stop when hurried."""
 
     def close(self) -> None:
         """Close the socket; routes stay."""
@@ -126,9 +136,16 @@ class KernelRoutes:
     def host_changed(self) -> None:
         """Say that routes, addresses or devices of the host changed: its routes are listed at the next `sync`.
 
-        The one call that may be made while another runs.
+        May be called while another call runs.
         """
         self._host_changes += 1
+
+    def hurry(self) -> None:
+        """Say that an urgent `sync`, one without `verify`, comes next: one that only verifies gives way to it.
+
+        May be called while another call runs.
+        """
+        self._hurried = True
 
     def observe(self) -> Observed:
         """List what is really there.
@@ -152,10 +169,19 @@ class KernelRoutes:
 
         Raises:
             KernelError: The kernel would not list, or did not answer. Single refusals are in the result.
+            GaveWayError: `hurry` was called while the routes were listed only to verify; nothing was changed.
         """
+        believed = self._belief
+        self._gives_way = verify and believed.routes is not None
         if verify:
             self._belief = _Belief()
-        observed, judgement, plan, refused = self._prepare(wanted, protected)
+        else:
+            self._hurried = False
+        try:
+            observed, judgement, plan, refused = self._prepare(wanted, protected)
+        except GaveWayError:
+            self._belief = believed
+            raise
         rewritten = {change.prefix for change in plan.changes}
         needless = observed.pins.keys() - judgement.pins.keys() - rewritten
         changes = (*plan.changes, *(Change(self._removal(each)) for each in needless))
@@ -185,6 +211,7 @@ class KernelRoutes:
         Raises:
             KernelError: The kernel would not; the first refusal of possibly many.
         """
+        self._belief = _Belief()  # nothing is believed, so that this listing gives way to nobody
         result = self.sync(RouteSet())
         if result.errors:
             raise result.errors[0]
@@ -232,6 +259,7 @@ class KernelRoutes:
         belief = self._belief
         if belief.routes is None or not groups.keys() >= belief.routes.keys():
             self._belief = belief = self._list_routes(groups)
+            self._gives_way = False
         elif belief.hosts_of != self._host_changes:
             belief.hosts_of = self._host_changes
             belief.hosts = tuple(self._table(only_foreign=True))
@@ -253,6 +281,8 @@ class KernelRoutes:
         hosts: list[TableRoute] = []
         misplaced: set[tuple[IPNetwork, int]] = set()
         for route in self._table():
+            if self._hurried and self._gives_way:
+                raise GaveWayError
             if route.protocol != self._settings.protocol:
                 hosts.append(route)
             elif route.metric != self._settings.metric_of(route.prefix):

@@ -296,6 +296,8 @@ class RouteSocket:
 
     def __init__(self, timeout_seconds: float = 5.0) -> None:
         self._sequence = 0
+        self._decoded: dict[tuple[int, int], dict[bytes, TableRoute]] = {}
+        """IP version and table -> what was listed last: the same octets mean the same route."""
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             self._socket.settimeout(timeout_seconds)
@@ -341,8 +343,11 @@ class RouteSocket:
         found = (_decode_route(answer, table, protocol) for answer in answers)
         return tuple(route for route in found if route is not None)
 
-    def table(self, version: int, table: int, *, leave_out: int | None = None) -> tuple[TableRoute, ...]:
+    def table(self, version: int, table: int, *, leave_out: int | None = None) -> Iterator[TableRoute]:
         """The routes of one IP version and table, of all kinds and owners.
+
+        The kernel is asked when the first is wanted. Decoding is most of the work: it is done one by one, and
+        only for what the last whole listing did not have in the same octets.
 
         Args:
             version: 4 or 6.
@@ -356,12 +361,19 @@ class RouteSocket:
             answers = self._dump(RTM_GETROUTE, RTM_NEWROUTE, body, f"IPv{version} routes of table {table}")
         except KernelError as error:
             if error.errno in {errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
-                return ()  # no such table yet, or a kernel without this IP version
+                return  # no such table yet, or a kernel without this IP version
             raise
         if leave_out is not None:
             answers = [answer for answer in answers if answer[_PROTOCOL_OFFSET] != leave_out]
-        found = (_decode_table_route(answer, table) for answer in answers)
-        return tuple(route for route in found if route is not None)
+        before = self._decoded.get((version, table), {})
+        decoded: dict[bytes, TableRoute] = {}
+        for answer in answers:
+            route = before.get(answer) or _decode_table_route(answer, table)
+            if route is not None:
+                decoded[answer] = route
+                yield route
+        if leave_out is None:
+            self._decoded[version, table] = decoded
 
     def change(self, requests: Sequence[Request]) -> tuple[tuple[int, KernelError], ...]:
         """Send changes in order, in batches.
