@@ -56,6 +56,8 @@ class Round:
     """What the kernel refused, and why; empty when everything is as it should be."""
     at: float = 0.0
     """Monotonic seconds when the kernel was last observed; 0 for never."""
+    repaired: tuple[str, ...] = ()
+    """What had to be done although nothing else was wished than in the round before: others had changed it."""
     bug: Exception | None = None
     """What went wrong in our own code; also one of the faults."""
 
@@ -245,11 +247,13 @@ class Reconciler:
             failing=self.failing,
         )
         applied = plane.bring_to(Wish(plan, self._policy.tunnels))
+        # What was refused is tried again each round and is no repair; nor is what a start finds.
+        repaired = applied.changes if plan == self.plan and not self.last.faults else ()
         self.plan, self._refused = plan, applied.refused
         observation = plane.observe()
         if not observation.leased:
             self._keeper.lost()
-        return Round(observation, applied, applied.faults)
+        return Round(observation, applied, applied.faults, repaired=repaired)
 
     def _allocate(self, wanted: frozenset[Path]) -> None:
         """Slots for the wanted paths; those freed are used again as late as possible."""
