@@ -313,15 +313,14 @@ class Control(Section):
         default=Path("/run/wccpd/control.sock"),
         description="Unix socket of the control API; its group may read. With another one, `wccpctl` needs --socket.",
     )
-    read_group: GroupName | None = Field(
+    read_group: Annotated[GroupName | None, LeftOut("`command_group`, or else the daemon's own group")] = Field(
         default=None,
-        description="Group of this host that owns the socket, so that its members may read: status, events. "
-        "Not said: `command_group`, or else the daemon's own group.",
+        description="Group of this host that owns the socket, so that its members may read: status, events.",
     )
-    command_group: GroupName | None = Field(
+    command_group: Annotated[GroupName | None, LeftOut("only root and the daemon's own user")] = Field(
         default=None,
         description="Group of this host whose members may command: drain, reload. They must be able to open the "
-        "socket, so put them into `read_group` too. Not said: only root and the daemon's own user may.",
+        "socket, so put them into `read_group` too.",
     )
 
 

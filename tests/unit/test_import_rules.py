@@ -70,7 +70,20 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
             {
                 "wccpd/cli.py",
                 "wccpd/manual/commands.py",
-                *(f"wccpd/ctl/{each}.py" for each in ("application", "decode", "operate", "play", "show")),
+                *(
+                    f"wccpd/ctl/{each}.py"
+                    for each in (
+                        "application",
+                        "capture",
+                        "completion",
+                        "decode",
+                        "follow",
+                        "operate",
+                        "play",
+                        "show",
+                        "support",
+                    )
+                ),
             },
         ),
         ("rich", {"wccpd/status/text.py"}),

@@ -6,12 +6,13 @@ Knows nothing of the daemon but the control API. Standard output holds the answe
 Each module holds commands of one kind and says on import that they are there.
 """
 
-from wccpd.ctl import decode, operate, play, show
+from wccpd.ctl import capture, completion, decode, follow, operate, play, show, support
 from wccpd.ctl.application import app
 
-__all__ = ["app", "decode", "main", "operate", "play", "show"]
+__all__ = ["app", "capture", "completion", "decode", "follow", "main", "operate", "play", "show", "support"]
 
 
 def main() -> None:
     """Entry point of the `wccpctl` command."""
+    completion.prepare()
     app()

@@ -298,15 +298,19 @@ class _Stream:
 
     async def _tell(self, answer: web.StreamResponse, news: asyncio.Event, seen: int) -> None:
         await _write(answer, f": wccpd {__version__}, run {self._events.run}\n\n")
+        missed = self._events.after(seen).missed
+        if missed and seen:
+            await _write(answer, f"event: missed\ndata: {json.dumps({'missed': missed})}\n\n")
+        seen += missed
         while not self._stopping.is_set():
             news.clear()
             batch = self._events.after(seen)
-            if batch.missed and seen:
+            if batch.missed:
                 words = f"{batch.missed} events were forgotten before this reader took them"
                 await _write(answer, f"event: reader_dropped\ndata: {json.dumps({'error': words})}\n\n")
                 _log.warning("event_reader_dropped", reason=words)
                 return
-            seen += batch.missed + len(batch.events)
+            seen += len(batch.events)
             if batch.events:
                 await _write(answer, "".join(map(_as_sse, batch.events)))
                 continue

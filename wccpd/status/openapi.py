@@ -116,8 +116,9 @@ _STREAM = {
     "operationId": "events",
     "summary": "The events from now on, as server-sent events, until the reader goes.",
     "description": "`id` is the event's id, `event` its name, `data` an Event as JSON. After Last-Event-ID the stream "
-    "goes on where the reader left it, as far as events are kept. A reader that falls too far behind "
-    "gets one `reader_dropped` event that says how many it missed, and the stream ends. Every few "
+    "goes on where the reader left it; a `missed` event says how many are not kept any more. An id that is none "
+    "of this run of the daemon, or empty, stands for the beginning. A reader that falls too far behind gets one "
+    "`reader_dropped` event that says how many it missed, and the stream ends. Every few "
     "seconds without news there is a comment. Names:\n\n"
     + "\n".join(f"- `{name}`: {meaning}" for name, meaning in NAMES.items()),
     "parameters": [

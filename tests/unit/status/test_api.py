@@ -141,15 +141,30 @@ async def test_a_reader_that_comes_back_goes_on_where_it_was(
         assert await reader.events(len(names)) == names
 
 
-async def test_a_reader_whose_place_is_forgotten_is_told_so_and_dropped(
+async def test_a_reader_whose_place_is_forgotten_is_told_how_many_it_missed_and_goes_on(
     healthy: Status, path: Path, events: EventLog
 ) -> None:
-    happen(events, *(f"event{number}" for number in range(150)))
+    happen(events, *(f"event{number}" for number in range(1, 151)))
     async with serving(healthy, path, events=events), Reader(path, "run-20") as reader:
         await reader.block()
         block = await reader.block()
-        assert block["event"] == "reader_dropped"
-        assert "30 events were forgotten" in block["data"]
+        assert (block["event"], json.loads(block["data"])) == ("missed", {"missed": 30})
+        assert await reader.events(1) == ["event51"]
+
+
+async def test_a_reader_that_falls_behind_is_dropped_with_a_word(
+    healthy: Status, path: Path, events: EventLog
+) -> None:
+    async with serving(healthy, path, events=events), Reader(path) as reader:
+        await reader.block()
+        happen(
+            events, *(f"event{number}" for number in range(1, 151))
+        )  # in one go: the stream cannot keep up
+        block = await reader.block()
+        assert (block["event"], json.loads(block["data"])) == (
+            "reader_dropped",
+            {"error": "50 events were forgotten before this reader took them"},
+        )
         assert await reader.reader.read() == b""
 
 
