@@ -342,8 +342,8 @@ def test_what_happens_is_told_by_log_and_control_api_in_the_same_words(stage: St
 
 def test_what_others_take_out_of_the_kernel_is_put_back_and_told(stage: Stage) -> None:
     daemon = stage.start()
-    stage.cache().join()
-    wait_for(lambda: daemon.events("inspection_resumed"), "it is redirected")
+    wait_for(lambda: "table ip wccpd" in stage.router.run("nft", "list", "tables"), "the table is there")
+    wait_for(lambda: daemon.events("inspection_interrupted"), "a round is over")
     assert not daemon.events("kernel_repaired")
     stage.router.run("nft", "delete", "table", "ip", "wccpd")
     wait_for(lambda: daemon.events("kernel_repaired"), "the repair is told")
