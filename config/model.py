@@ -313,9 +313,11 @@ class Control(Section):
         default=Path("/run/wccpd/control.sock"),
         description="Unix socket of the control API; its group may read. With another one, `wccpctl` needs --socket.",
     )
-    read_group: Annotated[GroupName | None, LeftOut("`command_group`, or else the daemon's own group")] = Field(
-        default=None,
-        description="Group of this host that owns the socket, so that its members may read: status, events.",
+    read_group: Annotated[GroupName | None, LeftOut("`command_group`, or else the daemon's own group")] = (
+        Field(
+            default=None,
+            description="Group of this host that owns the socket, so that its members may read: status, events.",
+        )
     )
     command_group: Annotated[GroupName | None, LeftOut("only root and the daemon's own user")] = Field(
         default=None,

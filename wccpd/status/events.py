@@ -29,7 +29,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "stopping": "The daemon was told to stop.",
         "stopped": "The daemon has left the kernel.",
         "configuration_doubtful": "Something is allowed in the configuration and yet seldom meant.",
-    "cannot_start": "The kernel or the host lacks something without which there is no start.",
+        "cannot_start": "The kernel or the host lacks something without which there is no start.",
         "cannot_listen": "An address or the control socket cannot be had.",
         "not_removed": "Something of ours stays in the kernel.",
         "reload_not_supported": "SIGHUP came, and this version takes a new configuration only by a restart.",
