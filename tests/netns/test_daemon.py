@@ -102,7 +102,7 @@ def test_a_cache_joins_and_gets_all_buckets(stage: Stage) -> None:
     (cache,) = daemon.status()["caches"]
     assert (cache["address"], cache["state"], cache["rung"]) == (str(FIRST), "usable", "router-assigns")
     wait_for(lambda: daemon.events("cache_usable"), "the log says so")
-    heard = fetch(daemon.socket_path, "/v1/events")["events"]
+    heard = fetch(daemon.socket_path, "/v1/events/recent")["events"]
     assert [each["event"] for each in heard] == [each["event"] for each in daemon.log()], (
         "and so do the events"
     )
