@@ -304,6 +304,20 @@ def parse_zone_name(value: object) -> str:
     raise FieldError("must be the name of a zone", allowed="up to 63 letters, digits, '.', '_' or '-'")
 
 
+def parse_group_name(value: object) -> str:
+    """Read the name of a Unix group.
+
+    Raises:
+        FieldError: groupadd(8) would not take it.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", value):
+        return value
+    raise FieldError(
+        "must be the name of a Unix group",
+        allowed="a letter or '_', then up to 31 letters, digits, '.', '_' or '-'",
+    )
+
+
 def parse_path(value: object) -> Path:
     """Read a file name.
 

@@ -228,6 +228,16 @@ PortRange = Annotated[
         "8000-8099",
     ),
 ]
+GroupName = Annotated[
+    str,
+    BeforeValidator(fields.parse_group_name),
+    Written(
+        "a letter or '_', then up to 31 letters, digits, '.', '_' or '-'",
+        "names of groups",
+        _text("[A-Za-z_][A-Za-z0-9_.-]{0,31}"),
+        "adm",
+    ),
+]
 ZoneName = Annotated[
     str,
     BeforeValidator(fields.parse_zone_name),

@@ -18,6 +18,7 @@ from config.kinds import (
     AnyNetwork,
     Asn,
     DevicePrefix,
+    GroupName,
     InsideIpv6Network,
     InsideNetwork,
     LeftOut,
@@ -311,6 +312,17 @@ class Control(Section):
     socket: SocketPath = Field(
         default=Path("/run/wccpd/control.sock"),
         description="Unix socket of the control API; its group may read. With another one, `wccpctl` needs --socket.",
+    )
+    read_group: Annotated[GroupName | None, LeftOut("`command_group`, or else the daemon's own group")] = (
+        Field(
+            default=None,
+            description="Group of this host that owns the socket, so that its members may read: status, events.",
+        )
+    )
+    command_group: Annotated[GroupName | None, LeftOut("only root and the daemon's own user")] = Field(
+        default=None,
+        description="Group of this host whose members may command: drain, reload. They must be able to open the "
+        "socket, so put them into `read_group` too.",
     )
 
 

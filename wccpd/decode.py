@@ -108,6 +108,13 @@ def decode_packet(packet: ScapyPacket, number: int, password: bytes | None = Non
     return None
 
 
+def decode_ip(octets: bytes, number: int, password: bytes | None = None) -> Decoded | None:
+    """The same of a packet that begins with its IPv4 header."""
+    from scapy.layers.inet import IP  # noqa: PLC0415 - see decode_file
+
+    return decode_packet(IP(octets), number, password)
+
+
 def text(decoded: Decoded) -> str:
     """One message as indented lines."""
     lines = [decoded.title]

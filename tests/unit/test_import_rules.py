@@ -73,7 +73,19 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
                 "wccpd/manual/commands.py",
                 *(
                     f"wccpd/ctl/{each}.py"
-                    for each in ("application", "decode", "diagnose", "operate", "play", "settings", "show")
+                    for each in (
+                        "application",
+                        "capture",
+                        "completion",
+                        "decode",
+                        "diagnose",
+                        "follow",
+                        "operate",
+                        "play",
+                        "settings",
+                        "show",
+                        "support",
+                    )
                 ),
             },
         ),

@@ -6,12 +6,37 @@ Knows nothing of the daemon but the control API. Standard output holds the answe
 Each module holds commands of one kind and says on import that they are there.
 """
 
-from wccpd.ctl import decode, diagnose, operate, play, settings, show
+from wccpd.ctl import (
+    capture,
+    completion,
+    decode,
+    diagnose,
+    follow,
+    operate,
+    play,
+    settings,
+    show,
+    support,
+)
 from wccpd.ctl.application import app
 
-__all__ = ["app", "decode", "diagnose", "main", "operate", "play", "settings", "show"]
+__all__ = [
+    "app",
+    "capture",
+    "completion",
+    "decode",
+    "diagnose",
+    "follow",
+    "main",
+    "operate",
+    "play",
+    "settings",
+    "show",
+    "support",
+]
 
 
 def main() -> None:
     """Entry point of the `wccpctl` command."""
+    completion.prepare()
     app()

@@ -29,7 +29,7 @@ def status(context: typer.Context, output: Output = OutputFormat.TABLE) -> None:
     from wccpd.status import text
 
     tree = read(context)
-    if _is_terminal():
+    if is_terminal():
         text.print_to_terminal(tree)
     else:
         typer.echo(text.plain(tree))
@@ -84,41 +84,10 @@ def buckets(context: typer.Context, name: Only = "", output: Output = OutputForm
         )
         for each in shown
     ]
-    if _is_terminal():
+    if is_terminal():
         text.print_buckets_to_terminal(pictures)
     else:
         typer.echo("\n\n".join(map(drawing.plain, pictures)))
-
-
-@app.command()
-def events(
-    context: typer.Context,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
-    after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Only those after this one.")] = 0,
-    output: Output = OutputFormat.TABLE,
-) -> None:
-    """Show what happened lately: caches, assignments, refusals and why, sessions, faults. JSON is one line each."""
-    import json
-
-    from wccpd.status import client
-
-    def write(event: dict[str, object]) -> None:
-        typer.echo(json.dumps(event) if output is OutputFormat.JSON else _event_line(event))
-
-    if follow:
-        try:
-            for event in client.follow(context.obj, after):
-                write(event)
-        except client.UnreachableError as error:
-            fail(error, ExitCode.UNREACHABLE)
-        except KeyboardInterrupt:
-            return
-    answer = ask(context, f"/v1/events?after={after}")
-    assert isinstance(answer, dict)
-    if answer["missed"] and after:
-        write({"missed": answer["missed"]})
-    for event in answer["events"]:
-        write(event)
 
 
 @app.command()
@@ -193,20 +162,6 @@ def read(context: typer.Context) -> Status:
         fail(error, ExitCode.UNREACHABLE)
 
 
-def _event_line(event: dict[str, object]) -> str:
-    """Number, time, level, name, and the event's own fields."""
-    if "missed" in event:
-        return f"... {event['missed']} events are not kept any more"
-    fields = dict(event)
-    head = [str(fields.pop(name, "")) for name in ("number", "timestamp", "level", "event")]
-    own = (f"{name}={_printable(str(value))}" for name, value in fields.items() if value not in {"", "None"})
-    return "  ".join((f"{head[0]:>5}", head[1].partition(".")[0].rstrip("Z"), f"{head[2]:<7}", head[3], *own))
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _missing(tree: Status, usable: int, service: str) -> str:
     """What is not there yet, in words; empty when all is."""
     wanted = [each for each in tree.services if service in {"", each.service}]
@@ -245,7 +200,7 @@ def _show(context: typer.Context, which: str, output: OutputFormat, name: str = 
         _write_json(document.to_document(rows))
         return
     tables = screen.part(tree, part)
-    if _is_terminal():
+    if is_terminal():
         text.print_tables_to_terminal(tables)
     else:
         typer.echo(text.plain_tables(tables))
@@ -257,5 +212,6 @@ def _write_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether standard output is a person's, who has not asked for text without colour (no-color.org)."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ

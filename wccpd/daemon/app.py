@@ -50,12 +50,14 @@ from wccpd.protocol.router import Router
 from wccpd.protocol.view import CacheState
 from wccpd.status.build import Sources, build_services, build_status, build_tunnels
 from wccpd.status.client import UnreachableError, fetch
-from wccpd.status.control import ControlServer, ControlSocketError
+from wccpd.status.control import Access, ControlServer, ControlSocketError
+from wccpd.status.events import EventLog
 from wccpd.status.inspection import InspectionLedger
-from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status, TunnelStatus
+from wccpd.status.tunnels import TunnelLedger
+from wccpd.status.view import BgpStatus, Health, RefusalStatus, RouterStatus, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from config import Config
@@ -70,6 +72,8 @@ KERNEL_PATIENCE_SECONDS = 15.0
 """So long the kernel may leave a round unanswered before status calls that a fault."""
 WATCHDOG_KERNEL_SECONDS = 60.0
 """So long before systemd is left to restart us; the redirect stays in the kernel meanwhile."""
+CHANGES_TOLD = 8
+"""So many of the objects that were put back are named in the log."""
 WITHDRAW_GRACE_SECONDS = 1.0
 """Between withdrawing the default and falling open: the Transit Gateway acts within milliseconds."""
 SWITCH_SECONDS = 0.001
@@ -85,11 +89,12 @@ def run(config: Config, config_file: Path, text: str, warnings: tuple[str, ...] 
         text: What the file held.
         warnings: What is allowed in it and yet seldom meant.
     """
-    logging.configure(config.log)
+    events = EventLog(f"{time.time_ns() // 1_000_000:x}")
+    logging.configure(config.log, events)
     for warning in warnings:
         log.warning("configuration_doubtful", reason=warning)
     try:
-        daemon = _Daemon(Content(config, text), config_file)
+        daemon = _Daemon(Content(config, text), config_file, events)
     except KernelError as error:
         log.error("cannot_start", reason=str(error))
         return ExitCode.FAILURE
@@ -167,17 +172,18 @@ def _probes(policy: Policy) -> dict[str, ProbePolicy]:
 class _Daemon:
     """One run of the daemon."""
 
-    def __init__(self, in_file: Content, config_file: Path) -> None:
+    def __init__(self, in_file: Content, config_file: Path, events: EventLog) -> None:
         kept = Unconfirmed(in_file.config.state_directory)
         content = kept.at_start(in_file)
         config = self._config = content.config
+        self._events = events
         self._config_file = config_file
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._notifier = Notifier()
         self._faults: tuple[str, ...] = ()
         self._inspection = InspectionLedger()
-        self._tunnels: Mapping[str, Health] = {}
+        self._tunnels = TunnelLedger()
         self._drains = Drains(config.state_directory)
         self._view: RouterView | None = None
         self._policy = assemble.policy(config)
@@ -210,7 +216,7 @@ class _Daemon:
         self._reloader = Reloader(config_file, content, changer, kept, self._notifier)
         if content is not in_file:
             self._reloader.unlike_file = f"what {config_file} holds was taken on trial and never confirmed"
-            logging.configure(config.log)
+            logging.configure(config.log, self._events)
             log.warning("file_not_taken", reason=self._reloader.unlike_file, hint="wccpctl reload takes it")
 
     async def main(self) -> int:
@@ -240,7 +246,10 @@ class _Daemon:
                         self._config.control.socket,
                         verbs.commands(),
                         verbs.reads(),
-                        logging.journal,
+                        events=self._events,
+                        access=Access(
+                            self._config.control.read_group or "", self._config.control.command_group or ""
+                        ),
                     )
                 )
             except (OSError, ControlSocketError) as error:
@@ -324,7 +333,7 @@ class _Daemon:
         self._inspection.forget(set(map(service_name, gone)))
         self._config, self._policy = config, policy
         self._prober.reconfigure(_probes(policy), config.router.id)
-        logging.configure(config.log)
+        logging.configure(config.log, self._events)
 
     def _on_change(self) -> None:
         self._reconciler.wish()
@@ -337,28 +346,24 @@ class _Daemon:
                 log.error("kernel_refused", reason=fault, exc_info=done.bug)
         if before and not self._faults:
             log.info("kernel_recovered")
+        if done.repaired:
+            log.warning("kernel_repaired", changes=done.repaired[:CHANGES_TOLD], count=len(done.repaired))
         if done.applied.devices_changed:
             self._bgp.devices_changed()
-        self._note_inspection(time.monotonic())
+        self._note_changes(time.monotonic())
         self._doctor.note(time.monotonic())
         self._tell_bgp()
 
-    def _note_inspection(self, now: float) -> None:
-        """Log where a service begins or ends to be inspected."""
+    def _note_changes(self, now: float) -> None:
+        """Log where a service begins or ends to be inspected, and where a tunnel changes its state."""
         if self._view is None:
             return
         sources = self._sources(now, self._view)
         for event in self._inspection.update(build_services(sources), now):
             report(event)
-        self._note_tunnels(build_tunnels(sources))
-
-    def _note_tunnels(self, tunnels: tuple[TunnelStatus, ...]) -> None:
-        """Log where a tunnel comes up or goes down."""
-        before, self._tunnels = self._tunnels, {each.name: each.state for each in tunnels}
-        for each in tunnels:
-            if before.get(each.name) is not each.state:
-                say = log.info if each.state is Health.UP else log.warning
-                say(f"tunnel_{each.state}", tunnel=each.name, reason=each.reason)
+        for change in self._tunnels.update(build_tunnels(sources)):
+            said = log.info if change.state is Health.UP else log.warning
+            said(change.event, tunnel=change.tunnel, reason=change.reason)
 
     def _probe_mark(self, target: ProbeTarget) -> int | None:
         """How a probe gets to a cache, by what was last brought to the kernel."""

@@ -210,7 +210,9 @@ class BgpSide:
         self._facts_changed.set()
         if self._decision.advertise is None:
             return True
-        return await self._speaker.advertise(self._decision.advertise)
+        confirmed = await self._speaker.advertise(self._decision.advertise)
+        self._say_advertised(self._decision.advertise, confirmed)
+        return confirmed
 
     async def close(self) -> None:
         """Let go of gobgpd; it keeps its sessions until the tunnels go."""
@@ -320,11 +322,18 @@ class BgpSide:
             self._decision = decision
             if decision.advertise is not None and decision.advertise is not told:
                 told = decision.advertise
-                await speaker.advertise(told)
+                self._say_advertised(told, await speaker.advertise(told))
             patience = max(0.0, self._gate.next_deadline() - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(patience, REPAIR_SECONDS)):
                     await self._facts_changed.wait()
+
+    def _say_advertised(self, advertised: bool, confirmed: bool) -> None:
+        log.info(
+            "default_advertised" if advertised else "default_withdrawn",
+            confirmed=confirmed,
+            reason=self._decision.reason,
+        )
 
     def _facts(self) -> Facts:
         around = self._surroundings

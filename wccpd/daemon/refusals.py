@@ -1,6 +1,6 @@
 """Counts refused datagrams by reason, and says when one is worth a line in the log.
 
-At most one warning per source and minute: a broken proxy sends every ten seconds for ever. Memory is
+At most one warning per source, reason and minute: a broken proxy sends every ten seconds for ever. Memory is
 bounded whatever strangers send.
 """
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from wccpd.protocol.outputs import Refused
 
 WARNING_INTERVAL_SECONDS = 60.0
-MAX_SOURCES = 1024
-"""Sources whose last warning is remembered. Once more are seen the oldest is forgotten, and while all
-remembered ones are younger than the interval, new sources are counted but not logged."""
+MAX_WARNED = 1024
+"""Sources and reasons whose last warning is remembered. Once more are seen the oldest is forgotten, and while all
+remembered ones are younger than the interval, new ones are counted but not logged."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.by_reason: dict[str, Tally] = {}
-        self._warned: OrderedDict[IPv4Address, float] = OrderedDict()
+        self._warned: OrderedDict[tuple[IPv4Address, str], float] = OrderedDict()
 
     def add(self, refused: Refused, now: float) -> bool:
         """Count one; tell whether to log it."""
@@ -44,17 +44,17 @@ class Refusals:
             self.by_reason[refused.reason.value] = Tally(1, refused, now)
         else:
             tally.count, tally.last, tally.at = tally.count + 1, refused, now
-        return self._worth_a_warning(refused.source, now)
+        return self._worth_a_warning((refused.source, refused.reason.value), now)
 
-    def _worth_a_warning(self, source: IPv4Address, now: float) -> bool:
-        last = self._warned.get(source)
+    def _worth_a_warning(self, what: tuple[IPv4Address, str], now: float) -> bool:
+        last = self._warned.get(what)
         if last is not None and now - last < WARNING_INTERVAL_SECONDS:
             return False
-        if last is None and len(self._warned) >= MAX_SOURCES:
+        if last is None and len(self._warned) >= MAX_WARNED:
             _, oldest = next(iter(self._warned.items()))
             if now - oldest < WARNING_INTERVAL_SECONDS:
                 return False
             self._warned.popitem(last=False)
-        self._warned[source] = now
-        self._warned.move_to_end(source)
+        self._warned[what] = now
+        self._warned.move_to_end(what)
         return True

@@ -15,7 +15,9 @@ import structlog
 
 from wccpd.daemon.refusals import Refusals
 from wccpd.daemon.udp import WccpSocket
+from wccpd.plan.match import service_name
 from wccpd.protocol.outputs import Refused, Send
+from wccpd.wire.elements import ServiceKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -155,8 +157,9 @@ class WccpSpeaker:
                 "datagram_refused",
                 reason=refused.reason.value,
                 source=str(refused.source),
-                service=str(refused.service) if refused.service is not None else None,
+                service=service_name(refused.service) if refused.service is not None else None,
                 detail=refused.detail,
+                count=self.refusals.by_reason[refused.reason.value].count,
             )
 
 
@@ -171,5 +174,10 @@ def _listening(settings: EngineSettings) -> dict[IPv4Address, IPv4Address | None
 def report(event: Event | InspectionEvent | ProbeEvent) -> None:
     """One line in the log for a change of state. The event's name is its type in snake case."""
     name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
-    fields = {key: str(value) for key, value in asdict(event).items() if key != "service"}
-    log.info(name.lstrip("_"), service=str(event.service), **fields)
+    fields = {
+        key: value if type(value) in {int, float} else str(value)
+        for key, value in asdict(event).items()
+        if key != "service"
+    }
+    service = service_name(event.service) if isinstance(event.service, ServiceKey) else event.service
+    log.info(name.lstrip("_"), service=service, **fields)

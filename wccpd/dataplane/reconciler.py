@@ -65,6 +65,8 @@ class Round:
     """What the kernel refused, and why; empty when everything is as it should be."""
     at: float = 0.0
     """Monotonic seconds when the kernel was last observed; 0 for never."""
+    repaired: tuple[str, ...] = ()
+    """What had to be done although nothing else was wished than in the round before: others had changed it."""
     bug: Exception | None = None
     """What went wrong in our own code; also one of the faults."""
 
@@ -335,12 +337,14 @@ class Reconciler:
             plane.reconfigure(settings)
             self._applied = settings
         applied = plane.bring_to(Wish(plan, policy.tunnels))
-        self._note_repairs(plan, applied.changes)
+        undone = self._note_repairs(plan, applied.changes)
+        # What was refused is tried again each round and is no repair.
+        repaired = () if self.last.faults else undone
         self.plan, self._refused = plan, applied.refused
         observation = self._observed(plane)
         if not observation.leased:
             self._keeper.lost()
-        return Round(observation, applied, (*applied.faults, *surplus))
+        return Round(observation, applied, (*applied.faults, *surplus), repaired=repaired)
 
     def _removed(self, plane: DataPlane, keep_closed: RedirectPlan | None) -> Round:
         self._keeper.join()
@@ -369,11 +373,13 @@ class Reconciler:
             return Slots(left.slots, left.former)
         return self._slots
 
-    def _note_repairs(self, plan: RedirectPlan, changes: tuple[str, ...]) -> None:
+    def _note_repairs(self, plan: RedirectPlan, changes: tuple[str, ...]) -> tuple[str, ...]:
         """Remember changes that no new plan explains, nor what the host's neighbours and devices have become."""
         undone = tuple(each for each in changes if not _HOSTS.intersection(each.split()))
-        if plan == self.plan and undone:
-            self.repairs = Repairs(self.repairs.count + 1, time.monotonic(), undone[:REPAIRS_TOLD])
+        if plan != self.plan or not undone:
+            return ()
+        self.repairs = Repairs(self.repairs.count + 1, time.monotonic(), undone[:REPAIRS_TOLD])
+        return undone
 
     def _opened(self) -> DataPlane:
         self._keeper.worker_lives()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wccpd import cli
+from wccpd import cli, ctl
 from wccpd.exit_codes import ExitCode
 from wccpd.manual.commands import command_page
 from wccpd.manual.settings import settings_page
+from wccpd.status.events import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,4 +65,40 @@ def _wccpd_more(page: Page) -> None:
     page.literal("wccpd explain-config services.mode")
 
 
-PAGES: dict[str, Callable[[], str]] = {"wccpd.8": wccpd_page, "wccpd.yaml.5": settings_page}
+def wccpctl_page() -> str:
+    """wccpctl(8)."""
+    return command_page(
+        ctl.app,
+        8,
+        purpose="ask a running wccpd, and give it orders",
+        exit_codes={
+            ExitCode.OK: "The command did what it says; of `check`: all is well.",
+            ExitCode.FAILURE: "It was refused, or did not come about in time; of `check`: a warning.",
+            ExitCode.CONFIG: "The command line is wrong; of `check`: critical.",
+            ExitCode.UNREACHABLE: "The daemon could not be asked; of `check`: unknown.",
+        },
+        see_also="`wccpd`(8), `wccpd.yaml`(5)",
+        more=_wccpctl_more,
+    )
+
+
+def _wccpctl_more(page: Page) -> None:
+    page.heading("Events")
+    page.paragraph("What `events` and `GET /v1/events` tell, by the names that the log has too:")
+    for name, meaning in NAMES.items():
+        page.item(name, meaning)
+    page.heading("Environment")
+    page.item("WCCPD_CONTROL_SOCKET", "The control socket, like `--socket`.")
+    page.item("NO_COLOR", "If set, nothing has a colour.")
+    page.heading("Examples")
+    page.paragraph("Stop a script until every service has two caches:")
+    page.literal("wccpctl wait --usable 2 --timeout 60")
+    page.paragraph("Complete commands in bash:")
+    page.literal(". <(wccpctl completion bash)")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "wccpctl.8": wccpctl_page,
+    "wccpd.8": wccpd_page,
+    "wccpd.yaml.5": settings_page,
+}

@@ -84,14 +84,14 @@ def build_status(sources: Sources, now: float) -> Status:
     )
 
 
-def build_tunnels(sources: Sources) -> tuple[TunnelStatus, ...]:
-    """The tunnels alone."""
-    return tuple(_tunnel(sources, device) for device in sources.policy.tunnels)
-
-
 def build_services(sources: Sources) -> tuple[ServiceStatus, ...]:
     """The services alone."""
     return tuple(_service(sources, group) for group in sources.view.groups)
+
+
+def build_tunnels(sources: Sources) -> tuple[TunnelStatus, ...]:
+    """The tunnels alone."""
+    return tuple(_tunnel(sources, device) for device in sources.policy.tunnels)
 
 
 def _is_inspecting(

@@ -57,28 +57,35 @@ def fetch(socket_path: Path, resource: str, *, timeout_seconds: float = TIMEOUT_
     return _exchange("GET", socket_path, resource, timeout_seconds)
 
 
-def follow(socket_path: Path, after: int) -> Iterator[dict[str, object]]:
+def follow(socket_path: Path, after: str | None) -> Iterator[tuple[str, dict[str, object]]]:
     """The daemon's events, as they come, for as long as it lives.
 
     Args:
         socket_path: the daemon's control socket.
-        after: the number of the last event that is known already; 0 for all that are kept.
+        after: the id of the last event that is known already, empty for all that are kept, None for none of them.
 
     Yields:
-        each event's fields; `{"missed": n}` in place of n that are not kept any more.
+        each event's name and data; the name `missed` in place of events that are not kept any more.
 
     Raises:
         UnreachableError: as `fetch`; also when the daemon ends.
     """
     connection = _UnixConnection(socket_path, FOLLOW_SECONDS)
     try:
-        connection.request("GET", "/v1/events?follow", headers={"Last-Event-ID": str(after)})
+        headers = {} if after is None else {"Last-Event-ID": after}
+        connection.request("GET", "/v1/events", headers=headers)
         response = connection.getresponse()
         if response.status != http.client.OK:
-            raise UnreachableError(f"wccpd answered {response.status}")
+            answer = json.loads(response.read(MAX_ANSWER_BYTES))
+            raise UnreachableError(
+                f"wccpd answered {response.status}: {answer.get('error', response.reason)}"
+            )
+        name = ""
         for line in response:
-            if line.startswith(b"data: "):
-                yield json.loads(line.removeprefix(b"data: "))
+            if line.startswith(b"event: "):
+                name = line.removeprefix(b"event: ").strip().decode()
+            elif line.startswith(b"data: "):
+                yield name, json.loads(line.removeprefix(b"data: "))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreachableError(_in_words(error, socket_path, FOLLOW_SECONDS)) from error
     finally:

@@ -105,6 +105,13 @@ def print_to_terminal(status: Status, console: Console | None = None) -> None:
         _print_table(target, table)
 
 
+def clear_terminal() -> None:
+    """Begin at the top of an empty terminal."""
+    from rich.console import Console as NewConsole  # noqa: PLC0415 - slow to import, and pipes never need it
+
+    NewConsole().clear()
+
+
 def print_tables_to_terminal(tables: Iterable[Table]) -> None:
     """Print some tables with colour to standard output, in the terminal's width."""
     from rich.console import Console as NewConsole  # noqa: PLC0415 - see print_to_terminal
