@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -20,8 +21,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import wait_for
-from tests.support.redirect_stage import FIRST, SECOND, SERVER, Stage, ask, redirect_stage
-from wccpd.status.client import fetch
+from tests.support.redirect_stage import FIRST, SECOND, SERVER, Stage, again_and_again, ask, redirect_stage
 from wccpd.wire.components import Capabilities, ServiceInfo
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
 from wccpd.wire.masks import Mask
@@ -293,18 +293,13 @@ def test_a_router_that_works_has_nothing_wrong_and_the_doctor_is_quick(stage: St
 def test_the_cause_is_named(stage: Stage, name: str) -> None:
     way = WAYS[name]
     assert not names(stage.doctor(), way.cause), "a healthy router has it, too"
-    way.breaking(stage)
 
     def named() -> bool:
-        if not way.again:
-            return names(stage.doctor(), way.cause)
-        # Asked straight away: a command takes as long to start as the daemon to repair.
-        way.breaking(stage)
-        answer = fetch(stage.directory / "control.sock", "/v1/doctor")
-        return names(answer["findings"], way.cause)  # type: ignore[index]
+        return names(stage.doctor(), way.cause)
 
     try:
-        wait_for(named, f"named, instead of {broken(stage.doctor())}", seconds=way.seconds)
+        with again_and_again(lambda: way.breaking(stage)) if way.again else nullcontext(way.breaking(stage)):
+            wait_for(named, f"named, instead of {broken(stage.doctor())}", seconds=way.seconds)
     finally:
         if stage.daemon.process.poll() is None:
             stage.daemon.process.send_signal(signal.SIGCONT)

@@ -295,10 +295,10 @@ def test_a_rotated_password_is_in_force_at_once_and_the_former_one_accepted_whil
         assert "tahini" not in text
     heard: list[bytes] = []
     cache.cache.hear = lambda send: heard.append(send.datagram)  # type: ignore[method-assign]
-    cache.hello()
-    assert check_digest(heard[-1], b"tahini")
-    cache.cache.password = b"tahini"
-    cache.hello()
+    for password in (b"sesame", b"tahini"):  # each is answered with the one that it knows
+        cache.cache.password = password
+        cache.hello()
+        assert check_digest(heard[-1], password)
     service = daemon.status()["services"][0]
     assert (service["caches_usable"], service["change_number"]) == (1, number), "nobody had to join again"
 

@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.DESTINATION_IP_HASH | Servic
 L2 = Capabilities(
     forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
 )
+
+
+@contextmanager
+def again_and_again(damage: Callable[[], object]) -> Iterator[None]:
+    """The damage is done all the time: the daemon repairs it within milliseconds of hearing of it."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            with suppress(AssertionError):  # what is not there at the moment cannot be damaged
+                damage()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,12 @@ EXAMPLES = sorted((Path(config.__file__).parent / "examples").glob("*.yaml"))
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_comes_back_with_its_passwords_after_its_files_are_gone(
-    example: Path, tmp_path: Path
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, password = tmp_path / "wccpd.yaml", tmp_path / "web-cache.password"
+    file = tmp_path / "wccpd.yaml"
     file.write_text(example.read_text())
-    password.write_text("sesame\n")
-    for name in {
-        line.split(":")[1].split()[0]
-        for line in example.read_text().splitlines()
-        if "password_file: " in line
-    }:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for name in re.findall(r"password_(?:file|credential): (\S+)", example.read_text()):
         (tmp_path / name).write_text("sesame\n")
     text = config.read(file)
     loaded = config.parse(text, file=str(file), directory=tmp_path)
