@@ -48,6 +48,7 @@ from tests.support.namespaces import Namespace, run
 from tests.support.plans import CACHES, FAR, INGRESS, ROUTER_ID, ROUTER_INSIDE, SPOKE
 from wccpd.dataplane.port import Applied, DataPlane, Observation, Wish
 from wccpd.plan.decide import Packet
+from wccpd.plan.pages import NO_PAGES, remembering
 from wccpd.plan.policy import KernelSettings
 from wccpd.plan.redirect import TCP, RedirectPlan
 from wccpd.plan.redirect import Path as RedirectPath
@@ -164,6 +165,7 @@ class KernelStage:
     ) -> None:
         self.network = network
         self._settings = settings or KernelSettings()
+        self._pages = NO_PAGES
         self.forwarding = forwarding
         self._make_plane = make_plane
         self.before = network.at_first
@@ -177,6 +179,9 @@ class KernelStage:
         return self.plane.hash_function
 
     def bring_to(self, plan: RedirectPlan, *, leased: bool = True, faults: int = 0) -> Applied:
+        # As the reconciler does.
+        plan = remembering(plan, self._settings.services, self._pages)
+        self._pages = plan.alternate_pages
         applied = self.network.router.call(lambda: self.plane.bring_to(Wish(plan)))
         assert len(applied.faults) == faults, applied.faults
         if leased:

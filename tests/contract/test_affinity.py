@@ -112,6 +112,20 @@ def test_later_packets_have_the_header_of_the_first_also_that_of_an_alternate_bu
     assert stage.send(flow) == first
 
 
+def test_a_flow_that_the_alternate_hash_gave_away_stays_when_its_bucket_has_no_flag_any_more(
+    stage: Stage,
+) -> None:
+    flow = fresh()
+    primary = HASH_FUNCTIONS[stage.hash_function](BY_DESTINATION, flow.fields)
+    flagged = HashAssignment(BY_DESTINATION, NOBODY, BY_SOURCE, frozenset({primary}))
+    owned = replace(flagged, owners=tuple(FIRST if bucket != primary else None for bucket in range(256)))
+    made = replace(both(stage), assignment=owned)
+    stage.bring_to(plan(made))
+    assert stage.send(flow).cache == FIRST
+    stage.bring_to(plan(moved_to(made, SECOND)))
+    assert stage.send(flow).cache == FIRST
+
+
 def test_a_draining_cache_keeps_its_flows(stage: Stage) -> None:
     made = both(stage)
     stage.bring_to(plan(made))

@@ -25,6 +25,7 @@ from wccpd.dataplane.tally import Tally
 from wccpd.errors import KernelError
 from wccpd.plan import names
 from wccpd.plan.build import redirect_plan, wanted_paths
+from wccpd.plan.pages import remembering
 from wccpd.plan.policy import KernelSettings
 from wccpd.plan.slots import MAX_SLOT, Slots, allocate_slots
 
@@ -281,7 +282,9 @@ class Reconciler:
         """
 
         def look(plane: DataPlane) -> tuple[RedirectPlan, tuple[str, ...]]:
-            plan = self._planned(view, policy, allocate_slots(self._known_slots(plane), wanted_paths(view)))
+            plan = self._planned(
+                view, policy, allocate_slots(self._known_slots(plane), wanted_paths(view)), settings
+            )
             return plan, plane.preview(Wish(plan, policy.tunnels), settings)
 
         async with self._turn:
@@ -332,7 +335,7 @@ class Reconciler:
         if before.paths.keys() - self._slots.paths.keys():
             self._observed(plane)  # for the last time with what these paths have counted
         surplus = tuple(map(_no_slot, self._slots.surplus))
-        plan = self._planned(view, policy, self._slots)
+        plan = self._planned(view, policy, self._slots, settings)
         if settings is not self._applied:
             plane.reconfigure(settings)
             self._applied = settings
@@ -356,8 +359,10 @@ class Reconciler:
         seen = plane.observe()
         return replace(seen, counters=self._tally.of(seen.counters))
 
-    def _planned(self, view: RouterView, policy: Policy, slots: Slots) -> RedirectPlan:
-        return redirect_plan(
+    def _planned(
+        self, view: RouterView, policy: Policy, slots: Slots, settings: KernelSettings
+    ) -> RedirectPlan:
+        plan = redirect_plan(
             view,
             policy,
             slots,
@@ -365,6 +370,8 @@ class Reconciler:
             drained=frozenset(self.drained),
             failing=self.failing,
         )
+        kept = self.plan.alternate_pages if self.plan is not None else {}
+        return remembering(plan, settings.services, kept)
 
     def _known_slots(self, plane: DataPlane) -> Slots:
         """Those of the last round; at first those that an earlier run left."""

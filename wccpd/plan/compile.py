@@ -136,7 +136,7 @@ class _Table:
     def __init__(self, plan: RedirectPlan, settings: KernelSettings, facts: Facts) -> None:
         self._plan, self._settings, self._facts = plan, settings, facts
         self._marks = settings.marks
-        pages = allocate_pages(plan.services, settings.services)
+        pages = allocate_pages(plan.services, settings.services, plan.alternate_pages)
         self.services = tuple(
             ServiceObjects(service, pages, settings.marks, plan.slots, plan.meanings)
             for service in plan.services

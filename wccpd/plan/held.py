@@ -84,7 +84,7 @@ def flow_mark(plan: RedirectPlan, decision: Decision, settings: KernelSettings) 
     said = decision.said
     if said is None or said.path is None or said.path not in plan.slots or said.outcome is None:
         return 0
-    pages = allocate_pages(plan.services, settings.services)
+    pages = allocate_pages(plan.services, settings.services, plan.alternate_pages)
     carrier = said.outcome.service
     page, bucket = pages.of_service(carrier), 0
     lookup = said.lookup
@@ -108,7 +108,7 @@ def pin_of(mark: int, plan: RedirectPlan, settings: KernelSettings) -> Pin | Non
     slot, page, bucket = bits & 0xFF, bits >> 8 & 0xFF, bits >> 16
     if not slot and not page:
         return None
-    pages = allocate_pages(plan.services, settings.services)
+    pages = allocate_pages(plan.services, settings.services, plan.alternate_pages)
     own = {number: name for name, number in pages.services.items()}
     flagged = {number: key for key, number in pages.alternates.items()}
     service, primary = flagged.get(page, (own.get(page, ""), bucket))
@@ -216,7 +216,7 @@ class _Comparison:
             key = sides[made.name.rpartition("-")[2]]
             if made.elements is not None and key in made.elements:
                 yield made.name, key, made.elements[key]
-        pages = allocate_pages(self.plan.services, self.settings.services)
+        pages = allocate_pages(self.plan.services, self.settings.services, self.plan.alternate_pages)
         for asked in self.decision.asked:
             service = next(each for each in self.plan.services if each.name == asked.service)
             objects = ServiceObjects(service, pages, self.settings.marks, self.plan.slots, self.plan.meanings)

@@ -7,7 +7,8 @@ their packets shows the alternate bucket alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from wccpd.plan.marks import MAX_PAGE
@@ -16,7 +17,11 @@ from wccpd.plan.redirect import HashAssignment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wccpd.plan.redirect import ServicePlan
+    from wccpd.plan.redirect import RedirectPlan, ServicePlan
+
+RETIRED = 128
+"""Buckets that lost the A flag whose pages are remembered; each costs 256 redirect headers."""
+NO_PAGES: Mapping[tuple[str, int], int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +65,47 @@ def keep_places(before: Sequence[str], configured: Sequence[str]) -> tuple[str, 
     return (*(name or next(late, "") for name in kept), *fresh[:room])
 
 
-def allocate_pages(services: Sequence[ServicePlan], configured: Sequence[str]) -> Pages:
+def allocate_pages(
+    services: Sequence[ServicePlan],
+    configured: Sequence[str],
+    kept: Mapping[tuple[str, int], int] = NO_PAGES,
+) -> Pages:
     """Give out the pages.
 
     Args:
         services: The services of a plan, at most 255.
         configured: Names in the order of the configuration: a service keeps its page when others come and go.
+        kept: The pages of buckets with the A flag so far. A flow that such a bucket pinned stays with its cache when
+            the bucket has the flag no more: the page goes on meaning it, until it is needed for another.
     """
     place = {name: number for number, name in enumerate(configured, start=1)}
-    own = {service.name: place[service.name] for service in services}
-    # From the end, where a service that is added takes none away.
-    free = iter(range(MAX_PAGE, len(configured), -1))
-    flagged = (
+    own = {service.name: place[service.name] for service in services if service.name in place}
+    flagged = [
         (service.name, bucket)
         for service in services
-        if isinstance(service.assignment, HashAssignment)
+        if isinstance(service.assignment, HashAssignment) and service.name in own
         for bucket in sorted(service.assignment.alternate_buckets)
-    )
-    return Pages(own, dict(zip(flagged, free, strict=False)))
+    ]
+    pages = {key: page for key, page in kept.items() if key[0] in own and page > len(configured)}
+    # From the end, where a service that is added takes none away.
+    free = [page for page in range(len(configured) + 1, MAX_PAGE + 1) if page not in set(pages.values())]
+    wanted = set(flagged)
+    retired = [key for key in pages if key not in wanted]
+    for key in flagged:
+        if key in pages:
+            continue
+        if not free:
+            if not retired:
+                break
+            free.append(pages.pop(retired.pop(0)))
+        pages[key] = free.pop()
+    for key in retired[: max(0, len(retired) - RETIRED)]:
+        del pages[key]
+    return Pages(own, pages)
+
+
+def remembering(
+    plan: RedirectPlan, configured: Sequence[str], kept: Mapping[tuple[str, int], int]
+) -> RedirectPlan:
+    """The plan with the pages of its buckets with the A flag, and those of earlier plans (`allocate_pages`)."""
+    return replace(plan, alternate_pages=allocate_pages(plan.services, configured, kept).alternates)

@@ -206,7 +206,7 @@ def probe_mark(
         marks: Where our bits are.
         target: The cache.
     """
-    pages = allocate_pages(plan.services, configured)
+    pages = allocate_pages(plan.services, configured, plan.alternate_pages)
     for service in plan.services:
         if service.name == target.service and target.cache in service.probed:
             slot = plan.slots.get(service.probed[target.cache])

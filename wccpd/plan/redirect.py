@@ -186,6 +186,8 @@ class RedirectPlan:
     """Numbers that no path has now, each with the cache that it means: flows may still be pinned by it."""
     routers: frozenset[IPv4Address] = frozenset()
     """Other routers that usable caches report; what they speak by WCCP is never redirected."""
+    alternate_pages: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """By service and bucket: the page of the mark for one with the A flag (`plan.pages`), also of some that had it."""
     never: tuple[IPv4Network, ...] = ()
     """Destinations that are never redirected."""
     clamp_mss: bool = True
