@@ -214,7 +214,7 @@ def _has_gre(links: Collection[LinkFact]) -> bool:
 def _default_route(own_protocol: int, names: dict[int, str]) -> RouteFact | None:
     """The default route of the main table that counts; the learnt routes, thousands, are left out."""
     with RouteSocket() as sock:
-        routes = sock.table(4, _MAIN_TABLE, leave_out=own_protocol)
+        routes = tuple(sock.table(4, _MAIN_TABLE, leave_out=own_protocol))
     defaults = [
         route for route in routes if not route.prefix.prefixlen and route.is_unicast and not route.is_dead
     ]
