@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.vm import IN_VM, REPOSITORY, VirtualMachine, guest_kernel, kernel_has_gre
 
 REPORTS = "WCCPD_VM_REPORTS"
-VM_TIMEOUT_SECONDS = 1500
+VM_TIMEOUT_SECONDS = 3000
 POLL_SECONDS = 0.3
 
 
