@@ -19,6 +19,7 @@ import pytest
 from tests.support.daemon import Daemon, NetworkCache, wait_for
 from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
+from wccpd.status.client import command
 from wccpd.wire.components import Capabilities
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod
 
@@ -185,6 +186,21 @@ def test_when_the_last_proxy_fails_its_packets_are_in_the_services_mode_and_come
     for proxy in stage.proxies:
         proxy.intercept()
     wait_for(lambda: stage.served_by() == {str(FIRST), str(SECOND)}, "both serve again")
+
+
+def test_a_probe_that_a_reload_brings_is_carried_out_and_one_that_it_takes_away_is_not(stage: Stage) -> None:
+    stage.start()
+    config = stage.directory / "wccpd.yaml"
+    whole = config.read_text()
+    for text, known in (
+        ("".join(line + "\n" for line in whole.splitlines() if "probe:" not in line), {""}),
+        (whole, {"passing"}),
+    ):
+        config.write_text(text)
+        command(stage.directory / "control.sock", "/v1/reload", timeout_seconds=15)
+        if not stage.joined:
+            stage.join()
+        wait_for(lambda known=known: set(stage.probes().values()) == known, f"caches are {known}")
 
 
 def test_a_probe_that_nobody_ever_passed_has_no_consequences(stage: Stage) -> None:

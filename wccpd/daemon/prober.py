@@ -53,7 +53,7 @@ class Prober:
 
     def reconfigure(self, policies: Mapping[str, ProbePolicy], source: IPv4Address) -> None:
         """Probe by other policies from now on; what is known of the caches stays. Say `keep` afterwards."""
-        self.ledger.policies = policies
+        self.ledger.reconfigure(policies)
         self._source = source
 
     async def run(self) -> None:

@@ -102,6 +102,13 @@ class ProbeLedger:
     _records: dict[ProbeTarget, _Record] = field(default_factory=dict)
     _proven: set[str] = field(default_factory=set)
 
+    def reconfigure(self, policies: Mapping[str, ProbePolicy]) -> None:
+        """Take other probes; what is known of the caches stays, where their service still has one."""
+        self.policies = policies
+        self._records = {
+            target: record for target, record in self._records.items() if target.service in policies
+        }
+
     def keep(self, usable: Iterable[ProbeTarget], now: float) -> frozenset[ProbeTarget]:
         """Take the usable caches of now; those that left are forgotten.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -93,6 +94,25 @@ def test_a_cache_that_comes_later_is_out_until_its_first_success(ledger: ProbeLe
     assert ledger.out() == {"web-cache": {THIRD}}
     assert ledger.note(target(THIRD), "", 2.1) == (CacheProbePassed("web-cache", THIRD),)
     assert ledger.out() == {}
+
+
+def test_a_service_whose_probe_is_taken_away_has_nobody_out_and_late_results_mean_nothing(
+    ledger: ProbeLedger,
+) -> None:
+    ledger.note(target(FIRST), "", 1.0)
+    for now in (2.0, 3.0):
+        ledger.note(target(SECOND), REFUSED, now)
+    assert ledger.out() == {"web-cache": {SECOND}}
+    ledger.reconfigure({})
+    assert ledger.out() == {}
+    assert ledger.note(target(SECOND), "", 4.0) == ()
+    assert ledger.keep([target(FIRST)], 5.0) == frozenset()
+
+
+def test_another_probe_of_the_service_goes_on_from_what_is_known(ledger: ProbeLedger) -> None:
+    ledger.note(target(FIRST), "", 1.0)
+    ledger.reconfigure({"web-cache": replace(POLICY, fail_after=1)})
+    assert ledger.note(target(FIRST), REFUSED, 2.0) == (CacheProbeFailed("web-cache", FIRST, REFUSED),)
 
 
 def test_a_result_for_a_cache_that_has_left_is_of_no_interest(ledger: ProbeLedger) -> None:
