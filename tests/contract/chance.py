@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -191,9 +191,15 @@ class PacketsByChance:
 
     chance: random.Random
     recent: list[list[Packet]] = field(default_factory=list)
+    ended: set[object] = field(default_factory=set)
 
     def bunch(self, count: int) -> list[Packet]:
-        again = [each for bunch in self.recent[-2:] for each in bunch if self.chance.random() < 0.3]
+        again = [
+            each
+            for bunch in self.recent[-2:]
+            for each in bunch
+            if _flow(each) not in self.ended and self.chance.random() < 0.3
+        ]
         packets = [*again, *(self._new() for _ in range(count))]
         packets = [answer_to(each) if self._turns(each) else each for each in packets]
         flows = {
@@ -205,10 +211,20 @@ class PacketsByChance:
         self.recent.append(found)
         return found
 
+    def end(self, packets: Iterable[Packet]) -> None:
+        """These flows have been reset: the kernel keeps such a connection for a while, and pins nothing to it."""
+        self.ended.update(map(_flow, packets))
+
     def _turns(self, packet: Packet) -> bool:
-        """Whether an answer is sent in its stead, which only makes sense for what the far side has seen."""
+        """Whether an answer is sent in its stead, which only makes sense for what the far side has seen.
+
+        Not of ICMP: the wires carry echo requests only, and one that comes back is a flow of its own to the kernel.
+        """
         return (
-            packet.device == INGRESS and packet.destination in SERVER_NETWORK and self.chance.random() < 0.1
+            packet.device == INGRESS
+            and packet.protocol != ICMP
+            and packet.destination in SERVER_NETWORK
+            and self.chance.random() < 0.1
         )
 
     def _new(self) -> Packet:
