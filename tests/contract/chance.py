@@ -76,6 +76,10 @@ class PlansByChance:
     def plan(self) -> RedirectPlan:
         return plan(*self.services, ingress=self.ingress, never=self.never, routers=self.routers)
 
+    def put_all_into(self, mode: Mode) -> None:
+        """Every service has this mode."""
+        self.services = [replace(each, mode=mode) for each in self.services]
+
     def change(self) -> str:
         """Change something, and say what."""
         steps: list[Callable[[], str]] = [

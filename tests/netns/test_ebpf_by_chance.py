@@ -25,7 +25,7 @@ from wccpd.dataplane.port import Wish
 from wccpd.plan.decide import Decision, Packet, Pin, decide
 from wccpd.plan.hashes import xor_bucket
 from wccpd.plan.policy import KernelSettings
-from wccpd.plan.redirect import TCP, RedirectPlan
+from wccpd.plan.redirect import TCP, Mode, RedirectPlan
 from wccpd.plan.verdict import Verdict
 from wccpd.wire.enums import ForwardingMethod
 
@@ -61,8 +61,9 @@ def test_the_program_does_what_the_specification_says(network: Network, forwardi
     plane = network.router.call(lambda: EbpfDataPlane(settings))
     trial = Trial(network, plane)
     try:
-        for _ in range(PLANS):
+        for number in range(PLANS):
             plans.change()
+            plans.put_all_into(list(Mode)[number % len(Mode)])  # chance alone may hardly ever close a service
             trial.hold(plans.plan(), packets.bunch(PACKETS))
         assert trial.carried >= PLANS * PACKETS
         assert all(trial.verdicts[verdict] > 100 for verdict in Verdict), trial.verdicts
