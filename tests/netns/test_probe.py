@@ -19,7 +19,7 @@ import pytest
 from tests.support.daemon import Daemon, NetworkCache, wait_for
 from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
-from wccpd.status.client import command
+from wccpd.status.client import RefusedError, command
 from wccpd.wire.components import Capabilities
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod
 
@@ -109,6 +109,15 @@ class Stage:
         """Who answers a client's connections to twenty servers."""
         return {self.spoke.call(lambda last=last: fetched(f"198.51.100.{last}")) for last in range(1, 21)}
 
+    def reload(self) -> bool:
+        """Whether the daemon took its file again; it does not while it is starting."""
+        try:
+            command(self.directory / "control.sock", "/v1/reload", timeout_seconds=15)
+        except RefusedError as error:
+            assert "still starting" in str(error)
+            return False
+        return True
+
     def probes(self) -> dict[str, str]:
         status = self.daemons[-1].status()
         return {each["address"]: each["probe"].split(" for ")[0] for each in status["caches"]}
@@ -197,7 +206,7 @@ def test_a_probe_that_a_reload_brings_is_carried_out_and_one_that_it_takes_away_
         (whole, {"passing"}),
     ):
         config.write_text(text)
-        command(stage.directory / "control.sock", "/v1/reload", timeout_seconds=15)
+        wait_for(stage.reload, "the daemon takes it")
         if not stage.joined:
             stage.join()
         wait_for(lambda known=known: set(stage.probes().values()) == known, f"caches are {known}")
