@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -82,18 +83,25 @@ class Stage:
         return all(bird.established() == 2 for bird in self.lab.birds)
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+@contextmanager
+def stage_in(directory: Path) -> Iterator[Stage]:
+    """The lab with a gobgpd and without a daemon, whose configuration is in `directory`."""
     with Lab(passive=False) as lab:
         lab.announce(["10.0.0.0/8", "10.1.0.0/16"])
         lab.router.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
         lab.router.run("ip", "route", "add", "default", "via", "169.254.6.2")
         lab.router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         lab.start_gobgpd()
-        made = Stage(lab, tmp_path)
+        made = Stage(lab, directory)
         yield made
         for daemon in made.daemons:
             daemon.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with stage_in(tmp_path) as made:
+        yield made
 
 
 def test_a_router_that_cannot_forward_is_left_by_the_gateway_and_taken_again(stage: Stage) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.counted_network import FIRST, SECOND, SERVER
 from tests.support.daemon import wait_for
-from tests.support.redirect_stage import FIRST, SECOND, SERVER, Stage, again_and_again, ask, redirect_stage
+from tests.support.redirect_stage import Stage, again_and_again, ask, redirect_stage
 from wccpd.wire.components import Capabilities, ServiceInfo
 from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
 from wccpd.wire.masks import Mask

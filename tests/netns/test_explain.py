@@ -22,17 +22,10 @@ from lab.vm import IN_VM
 from tests.contract.chance import PacketsByChance, PlansByChance
 from tests.contract.kernel_stage import KernelStage, Network
 from tests.contract.stage import fate_of
+from tests.support.counted_network import FIRST, SECOND, SERVER
 from tests.support.daemon import wait_for
 from tests.support.namespaces import Namespace
-from tests.support.redirect_stage import (
-    FIRST,
-    SECOND,
-    SERVER,
-    SOURCE_PORT,
-    Stage,
-    again_and_again,
-    redirect_stage,
-)
+from tests.support.redirect_stage import SOURCE_PORT, Stage, again_and_again, redirect_stage
 from wccpd.daemon.explaining import ASSUMED_SOURCE_PORT, Examiner, Question
 from wccpd.dataplane.linux import LinuxDataPlane
 from wccpd.plan.decide import Packet

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.counted_network import FIRST, SECOND
 from tests.support.daemon import wait_for
-from tests.support.stream_stage import FIRST, SECOND, Stage, redirected_all, settled, stream_stage
+from tests.support.stream_stage import Stage, redirected_all, settled, stream_stage
 from wccpd.daemon.former_names import FormerNames
 from wccpd.plan.policy import KernelSettings
 

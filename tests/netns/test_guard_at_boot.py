@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.counted_network import FIRST, arrived
 from tests.support.daemon import wait_for
-from tests.support.stream_stage import FIRST, Stage, Stream, redirected_all, settled, stream_stage
+from tests.support.stream_stage import Stage, Stream, redirected_all, settled, stream_stage
 from wccpd.exit_codes import ExitCode
 
 pytestmark = pytest.mark.netns
@@ -28,16 +29,16 @@ def guard(stage: Stage, mode: str) -> None:
 
 def passes(stage: Stage, stream: Stream) -> bool:
     """Whether what is sent now goes past the caches."""
-    sent, past = stream.sent, stage.arrived(stage.far)
+    sent, past = stream.sent, arrived(stage.far)
     wait_for(lambda: stream.sent >= sent + 25, "the stream flows")
-    return stage.arrived(stage.far) > past
+    return arrived(stage.far) > past
 
 
 def test_a_closed_service_refuses_from_the_guard_on_until_the_daemon_redirects_it(stage: Stage) -> None:
     stream = stage.stream()
     wait_for(lambda: passes(stage, stream), "without a guard packets pass")
     guard(stage, "closed")
-    past = stage.arrived(stage.far)
+    past = arrived(stage.far)
     assert not passes(stage, stream)
     daemon = stage.start("closed")
     stage.join(FIRST)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.counted_network import FIRST, SECOND, arrived
 from tests.support.daemon import Daemon, wait_for
-from tests.support.stream_stage import FIRST, SECOND, Stage, redirected_all, settled, stream_stage
+from tests.support.stream_stage import Stage, redirected_all, settled, stream_stage
 
 pytestmark = pytest.mark.netns
 
@@ -30,7 +31,7 @@ def test_a_daemon_that_is_killed_and_started_again_within_the_lease_loses_no_pac
     stage.join(FIRST, SECOND)
     stream = stage.stream()
     wait_for(lambda: redirected_all(stage, stream), "the stream is redirected")
-    past_before = stage.arrived(stage.far)
+    past_before = arrived(stage.far)
     for _ in range(2):
         first.stop(signal.SIGKILL)
         first = stage.start()
@@ -48,8 +49,8 @@ def test_a_daemon_that_hangs_longer_than_the_lease_leaves_the_kernel_in_mode_ope
     stream = stage.stream()
     wait_for(lambda: redirected_all(stage, stream), "the stream is redirected")
     os.kill(daemon.process.pid, signal.SIGSTOP)
-    stopped, past = time.monotonic(), stage.arrived(stage.far)
-    wait_for(lambda: stage.arrived(stage.far) > past, "the kernel forwards by itself", seconds=10)
+    stopped, past = time.monotonic(), arrived(stage.far)
+    wait_for(lambda: arrived(stage.far) > past, "the kernel forwards by itself", seconds=10)
     assert time.monotonic() - stopped <= 3 + 1
     os.kill(daemon.process.pid, signal.SIGCONT)
     wait_for(lambda: redirected_all(stage, stream), "the daemon has renewed the lease")
@@ -59,24 +60,24 @@ def test_a_daemon_that_hangs_longer_than_the_lease_leaves_the_kernel_in_mode_ope
 
 def test_a_closed_service_lets_nothing_past_whatever_happens_to_the_daemon(stage: Stage) -> None:
     stage.stream()
-    wait_for(lambda: stage.arrived(stage.far), "without a daemon packets pass")
+    wait_for(lambda: arrived(stage.far), "without a daemon packets pass")
     daemon = stage.start("closed", lease_seconds=3)
     wait_for(lambda: daemon.status()["services"][0]["not_redirected"], "packets are dropped and counted")
-    past = stage.arrived(stage.far)
+    past = arrived(stage.far)
     stage.join(FIRST)
-    wait_for(lambda: stage.arrived(stage.caches), "the stream is redirected")
+    wait_for(lambda: arrived(stage.caches), "the stream is redirected")
     os.kill(daemon.process.pid, signal.SIGSTOP)
     there = -1
-    while there != stage.arrived(stage.caches):  # the lease runs out
-        there = stage.arrived(stage.caches)
+    while there != arrived(stage.caches):  # the lease runs out
+        there = arrived(stage.caches)
         time.sleep(0.5)
     os.kill(daemon.process.pid, signal.SIGCONT)
-    wait_for(lambda: stage.arrived(stage.caches) > there, "it is redirected again")
+    wait_for(lambda: arrived(stage.caches) > there, "it is redirected again")
     daemon.stop(signal.SIGKILL)
     daemon = stage.start("closed", lease_seconds=3)
     assert daemon.stop(signal.SIGTERM) == 0
     time.sleep(0.5)
-    assert stage.arrived(stage.far) == past
+    assert arrived(stage.far) == past
 
 
 def test_a_cache_that_comes_takes_no_flow_of_another(stage: Stage) -> None:

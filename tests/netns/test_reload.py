@@ -1,20 +1,11 @@
-"""A running daemon takes another configuration, with real packets over L2: all of it or nothing, and nobody notices.
-
-    spoke 10.1.0.10 --- 10.1.0.1 router 10.100.1.10 --- .21, .22 caches (they answer whatever they get)
-                                 router 10.9.0.1 ------ 10.9.0.2 far, the way past the caches
-
-A stream of UDP packets goes through a service of UDP port 53. Each arrives at a cache, at `far`, or nowhere; the
-network counts all of them.
-"""
+"""A running daemon takes another configuration, with real packets over L2: all of it or nothing, and nobody notices."""
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -22,22 +13,23 @@ from typing import Any
 
 import pytest
 
+from tests.support.counted_network import (
+    FIRST,
+    L2,
+    ROUTER_ID,
+    SECOND,
+    CountedNetwork,
+    arrived,
+    counted_network,
+)
 from tests.support.daemon import Daemon, NetworkCache, wait_for
-from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
-from wccpd.wire.components import Capabilities, ServiceInfo
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
+from tests.support.stream_stage import DNS, Stream
 from wccpd.wire.security import check_digest
 
 pytestmark = pytest.mark.netns
 
-ROUTER_ID, ANOTHER = IPv4Address("10.100.1.10"), IPv4Address("10.100.1.11")
-FIRST, SECOND = IPv4Address("10.100.1.21"), IPv4Address("10.100.1.22")
-DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.SOURCE_PORT_HASH | ServiceFlags.PORTS_DEFINED, (53,))
-L2 = Capabilities(
-    forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
-)
-SERVER = "203.0.113.10"
+ANOTHER = IPv4Address("10.100.1.11")
 CONFIG = """\
 router: {id: 10.100.1.10}
 services:
@@ -63,42 +55,12 @@ HTTPS = """\
 """
 
 
-class Stream:
-    """Packets from many flows, one every few milliseconds, until it is stopped."""
-
-    def __init__(self, spoke: Namespace) -> None:
-        self.sent = 0
-        self._over = threading.Event()
-        self._sockets = spoke.call(
-            lambda: [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
-        )
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._over.wait(0.004):
-            self._sockets[self.sent % len(self._sockets)].sendto(b"question", (SERVER, 53))
-            self.sent += 1
-
-    def go_on(self, packets: int = 200) -> None:
-        """Return after so many more packets."""
-        until = self.sent + packets
-        wait_for(lambda: self.sent >= until, "the stream goes on")
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
-        for sock in self._sockets:
-            sock.close()
-
-
 class Stage:
     """The namespaces and what runs in them."""
 
-    def __init__(
-        self, spoke: Namespace, router: Namespace, caches: Namespace, far: Namespace, directory: Path
-    ) -> None:
-        self.spoke, self.router, self.caches, self.far = spoke, router, caches, far
+    def __init__(self, network: CountedNetwork, directory: Path) -> None:
+        self.router, self.caches, self.far = network.router, network.caches, network.far
+        self.spoke = network.spoke
         self.config = directory / "wccpd.yaml"
         self.daemons: list[Daemon] = []
         self.streams: list[Stream] = []
@@ -147,11 +109,6 @@ class Stage:
         self.streams.append(Stream(self.spoke))
         return self.streams[-1]
 
-    def arrived(self, where: Namespace) -> int:
-        """Packets of the stream that came to the caches, or to `far`."""
-        listing = where.run("nft", "list", "counter", "ip", "count", "questions")
-        return int(listing.split("packets ")[1].split()[0])
-
     def table(self) -> str:
         return self.router.run("nft", "list", "table", "ip", "wccpd")
 
@@ -166,28 +123,9 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    with (
-        Namespace("spoke") as spoke,
-        Namespace("router") as router,
-        Namespace("caches") as caches,
-        Namespace("far") as far,
-    ):
-        spoke.connect("uplink", "10.1.0.10/24", router, "spokes", "10.1.0.1/24")
-        router.connect("farm", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
-        router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
-        router.run("ip", "address", "add", f"{ANOTHER}/24", "dev", "farm")
-        caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
-        spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
-        router.run("ip", "route", "add", "default", "via", "10.9.0.2")
-        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for where in (caches, far):
-            where.run(
-                "nft",
-                "add table ip count; add counter ip count questions; "
-                "add chain ip count pre { type filter hook prerouting priority -300; };"
-                f"add rule ip count pre ip daddr {SERVER} udp dport 53 counter name questions",
-            )
-        made = Stage(spoke, router, caches, far, tmp_path)
+    with counted_network() as network:
+        network.router.run("ip", "address", "add", f"{ANOTHER}/24", "dev", "farm")
+        made = Stage(network, tmp_path)
         yield made
         made.close()
 
@@ -199,7 +137,7 @@ def test_a_service_is_added_and_removed_while_every_packet_of_another_reaches_th
     stage.join(FIRST, SECOND)
     stream = stage.stream()
     stream.go_on()
-    settled = stage.arrived(stage.far)
+    settled = arrived(stage.far)
     before = daemon.status()["services"][0]
 
     stage.write(**{"services:\n": f"services:\n{HTTPS}"})
@@ -220,8 +158,8 @@ def test_a_service_is_added_and_removed_while_every_packet_of_another_reaches_th
 
     stream.stop()
     stage.streams.clear()
-    assert stage.arrived(stage.far) == settled, "none went past the caches"
-    wait_for(lambda: stage.arrived(stage.caches) + settled == stream.sent, "none was lost", 5)
+    assert arrived(stage.far) == settled, "none went past the caches"
+    wait_for(lambda: arrived(stage.caches) + settled == stream.sent, "none was lost", 5)
 
 
 def test_pinned_flows_stay_where_they_are_when_a_service_is_put_in_front_of_theirs(stage: Stage) -> None:
@@ -262,16 +200,16 @@ def test_a_closed_service_lets_nothing_pass_while_others_come_and_go_around_it(s
     stage.start(mode="closed")
     stream = stage.stream()
     stream.go_on(50)
-    settled = stage.arrived(stage.far)
+    settled = arrived(stage.far)
     for replacements in ({"services:\n": f"services:\n{HTTPS}"}, {"[spokes]": "[spokes, farm]"}, {}):
         stage.write("closed", **replacements)
         assert stage.take()["changes"]
         stream.go_on(50)
-    assert stage.arrived(stage.far) == settled
+    assert arrived(stage.far) == settled
     stage.write("open")
     stage.take()
     stream.go_on(50)
-    assert stage.arrived(stage.far) > settled, "open lets the same packets pass"
+    assert arrived(stage.far) > settled, "open lets the same packets pass"
 
 
 def test_a_rotated_password_is_in_force_at_once_and_the_former_one_accepted_while_proxies_move(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.test_bgp_daemon import CONFIG, Stage
-from tests.support.bgp_lab import Lab, missing_tools
+from tests.netns.test_bgp_daemon import CONFIG, Stage, stage_in
+from tests.support.bgp_lab import missing_tools
 from tests.support.daemon import Daemon, wait_for
 
 pytestmark = [
@@ -27,16 +27,8 @@ B_ADDRESSES = {"169.254.7.2", "169.254.7.3"}
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Lab(passive=False) as lab:
-        lab.announce(["10.0.0.0/8", "10.1.0.0/16"])
-        lab.router.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
-        lab.router.run("ip", "route", "add", "default", "via", "169.254.6.2")
-        lab.router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        lab.start_gobgpd()
-        made = Stage(lab, tmp_path)
+    with stage_in(tmp_path) as made:
         yield made
-        for daemon in made.daemons:
-            daemon.stop(signal.SIGKILL)
 
 
 def edit(stage: Stage, old: str, new: str) -> None:

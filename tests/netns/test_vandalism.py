@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.counted_network import FIRST, SECOND, arrived
 from tests.support.daemon import Daemon, wait_for
-from tests.support.stream_stage import FIRST, SECOND, Stage, Stream, redirected_all, stream_stage
+from tests.support.stream_stage import Stage, Stream, redirected_all, stream_stage
 from wccpd.dataplane.nft import Nft
 from wccpd.dataplane.reconciler import NOTICE_SHARE, PERIOD_SECONDS
 from wccpd.errors import KernelError
@@ -40,10 +41,10 @@ def closed_service(stage: Stage) -> Stream:
 
 def passed_until_repaired(stage: Stage, stream: Stream, vandalism: Callable[[], object]) -> int:
     """How many packets pass uninspected from the damage until all are redirected again."""
-    before = stage.arrived(stage.far)
+    before = arrived(stage.far)
     vandalism()
     wait_for(lambda: redirected_all(stage, stream), "the stream is redirected again", PERIOD_SECONDS)
-    return stage.arrived(stage.far) - before
+    return arrived(stage.far) - before
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_flood_of_changes_by_somebody_else_costs_a_share_of_a_processor_and_th
     idle, idle_since = cpu_seconds(daemon), time.monotonic()
     wait_for(lambda: time.monotonic() - idle_since > 1, "a second passes")
     idle = (cpu_seconds(daemon) - idle) / (time.monotonic() - idle_since)
-    past = stage.arrived(stage.far)
+    past = arrived(stage.far)
     flood = Flood(stage, *changes)
     try:
         spent, since = cpu_seconds(daemon), time.monotonic()
@@ -140,5 +141,5 @@ def test_a_flood_of_changes_by_somebody_else_costs_a_share_of_a_processor_and_th
         assert redirected_all(stage, stream)
     finally:
         flood.stop()
-    assert stage.arrived(stage.far) == past
+    assert arrived(stage.far) == past
     passed_until_repaired(stage, stream, lambda: stage.router.run("nft", "flush ruleset"))

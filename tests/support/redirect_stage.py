@@ -1,10 +1,4 @@
-"""A router whose caches are reached by L2, with a spoke and a way past the caches; and `wccpctl` beside it.
-
-    spoke 10.1.0.10 --- 10.1.0.1 router 10.100.1.10 --- .21, .22 caches
-                                 router 10.9.0.1 ------ 10.9.0.2 far, the way past the caches
-
-Counters in the caches' and in the far namespace tell where packets to UDP ports 53 and 54 came out.
-"""
+"""A running daemon in tests/support/counted_network.py's network, and `wccpctl` beside it."""
 
 from __future__ import annotations
 
@@ -21,21 +15,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from tests.support.counted_network import L2, ROUTER_ID, SPOKE, CountedNetwork, arrived, counted_network
 from tests.support.daemon import Daemon, NetworkCache, wait_for
-from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
-from wccpd.wire.components import Capabilities, ServiceInfo
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
+from wccpd.wire.components import ServiceInfo
+from wccpd.wire.enums import ServiceFlags
 
-ROUTER_ID = IPv4Address("10.100.1.10")
-FIRST, SECOND = IPv4Address("10.100.1.21"), IPv4Address("10.100.1.22")
-SPOKE = "10.1.0.10"
-SERVER = "203.0.113.10"
 SOURCE_PORT = 49152
 DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.DESTINATION_IP_HASH | ServiceFlags.PORTS_DEFINED, (53,))
-L2 = Capabilities(
-    forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
-)
 
 
 @contextmanager
@@ -60,9 +47,9 @@ def again_and_again(damage: Callable[[], object]) -> Iterator[None]:
 class Stage:
     """The namespaces and what runs in them; `config` has `{directory}` for the test's own folder."""
 
-    def __init__(self, namespaces: dict[str, Namespace], directory: Path, config: str) -> None:
-        self.spoke, self.router = namespaces["spoke"], namespaces["router"]
-        self.caches, self.far = namespaces["caches"], namespaces["far"]
+    def __init__(self, network: CountedNetwork, directory: Path, config: str) -> None:
+        self.router, self.caches, self.far = network.router, network.caches, network.far
+        self.spoke = network.spoke
         self.directory = directory
         self.config = directory / "wccpd.yaml"
         self.config.write_text(config.format(directory=directory))
@@ -102,10 +89,7 @@ class Stage:
 
     def counts(self) -> tuple[int, int]:
         """Questions that came to the caches, and past them."""
-        counter = ("nft", "list", "counter", "ip", "count", "questions")
-        listings = [where.run(*counter) for where in (self.caches, self.far)]
-        there, past = (int(listing.split("packets ")[1].split()[0]) for listing in listings)
-        return there, past
+        return arrived(self.caches), arrived(self.far)
 
     def send(self, server: str, port: int, source_port: int = SOURCE_PORT) -> str:
         """Send one packet, and say where it came out."""
@@ -134,27 +118,8 @@ def ask(server: str, port: int, source_port: int) -> None:
 @contextmanager
 def redirect_stage(directory: Path, config: str) -> Iterator[Stage]:
     """Make the network, start the daemon; take all of it away afterwards."""
-    with (
-        Namespace("spoke") as spoke,
-        Namespace("router") as router,
-        Namespace("caches") as caches,
-        Namespace("far") as far,
-    ):
-        spoke.connect("uplink", f"{SPOKE}/24", router, "spokes", "10.1.0.1/24")
-        router.connect("farm", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
-        router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
-        caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
-        spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
-        router.run("ip", "route", "add", "default", "via", "10.9.0.2")
-        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for where in (caches, far):
-            where.run(
-                "nft",
-                "add table ip count; add counter ip count questions; "
-                "add chain ip count pre { type filter hook prerouting priority -300; };"
-                f"add rule ip count pre ip saddr {SPOKE} udp dport 53-54 counter name questions",
-            )
-        made = Stage({"spoke": spoke, "router": router, "caches": caches, "far": far}, directory, config)
+    with counted_network() as network:
+        made = Stage(network, directory, config)
         try:
             yield made
         finally:

@@ -1,10 +1,7 @@
-"""A router with caches by L2 and a stream of packets through one service; each packet is counted where it arrives.
+"""A stream of packets through one service of a running daemon, in tests/support/counted_network.py's network.
 
-    spoke 10.1.0.10 --- 10.1.0.1 router 10.100.1.10 --- .21, .22 caches (they answer whatever they get)
-                                 router 10.9.0.1 ------ 10.9.0.2 far, the way past the caches
-
-A stream of UDP packets goes through a service of UDP port 53. Each arrives at a cache, at `far`, or nowhere; the
-network counts all of them.
+The stream goes through a service of UDP port 53, and the caches answer whatever they get. Each of its packets arrives
+at a cache, at `far`, or nowhere.
 """
 
 from __future__ import annotations
@@ -20,19 +17,14 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from tests.support.counted_network import L2, ROUTER_ID, SERVER, CountedNetwork, arrived, counted_network
 from tests.support.daemon import Daemon, NetworkCache, wait_for
 from tests.support.namespaces import Namespace
 from tests.support.scripted_cache import ScriptedCache
-from wccpd.wire.components import Capabilities, ServiceInfo
-from wccpd.wire.enums import AssignmentMethod, ForwardingMethod, PacketReturnMethod, ServiceFlags
+from wccpd.wire.components import ServiceInfo
+from wccpd.wire.enums import ServiceFlags
 
-ROUTER_ID = IPv4Address("10.100.1.10")
-FIRST, SECOND = IPv4Address("10.100.1.21"), IPv4Address("10.100.1.22")
 DNS = ServiceInfo.dynamic(53, 200, 17, ServiceFlags.SOURCE_PORT_HASH | ServiceFlags.PORTS_DEFINED, (53,))
-L2 = Capabilities(
-    forwarding=ForwardingMethod.L2, assignment=AssignmentMethod.HASH, packet_return=PacketReturnMethod.L2
-)
-SERVER = "203.0.113.10"
 CONFIG = """\
 router: {{id: 10.100.1.10}}
 services:
@@ -66,6 +58,11 @@ class Stream:
             self._sockets[self.sent % len(self._sockets)].sendto(b"question", (SERVER, 53))
             self.sent += 1
 
+    def go_on(self, packets: int = 200) -> None:
+        """Return after so many more packets."""
+        until = self.sent + packets
+        wait_for(lambda: self.sent >= until, "the stream goes on")
+
     def stop(self) -> None:
         self._over.set()
         self._thread.join()
@@ -76,10 +73,9 @@ class Stream:
 class Stage:
     """The namespaces and what runs in them."""
 
-    def __init__(
-        self, spoke: Namespace, router: Namespace, caches: Namespace, far: Namespace, directory: Path
-    ) -> None:
-        self.spoke, self.router, self.caches, self.far = spoke, router, caches, far
+    def __init__(self, network: CountedNetwork, directory: Path) -> None:
+        self.router, self.caches, self.far = network.router, network.caches, network.far
+        self.spoke = network.spoke
         self.directory = directory
         self.daemons: list[Daemon] = []
         self.streams: list[Stream] = []
@@ -114,11 +110,6 @@ class Stage:
         self.streams.append(Stream(self.spoke))
         return self.streams[-1]
 
-    def arrived(self, where: Namespace) -> int:
-        """Packets of the stream that came to the caches, or to `far`."""
-        listing = where.run("nft", "list", "counter", "ip", "count", "questions")
-        return int(listing.split("packets ")[1].split()[0])
-
     def close(self) -> None:
         for stream in self.streams:
             stream.stop()
@@ -131,27 +122,8 @@ class Stage:
 @contextmanager
 def stream_stage(directory: Path) -> Iterator[Stage]:
     """Everything in namespaces of its own, without a daemon yet."""
-    with (
-        Namespace("spoke") as spoke,
-        Namespace("router") as router,
-        Namespace("caches") as caches,
-        Namespace("far") as far,
-    ):
-        spoke.connect("uplink", "10.1.0.10/24", router, "spokes", "10.1.0.1/24")
-        router.connect("farm", f"{ROUTER_ID}/24", caches, "eth0", f"{FIRST}/24")
-        router.connect("out", "10.9.0.1/24", far, "in", "10.9.0.2/24")
-        caches.run("ip", "address", "add", f"{SECOND}/24", "dev", "eth0")
-        spoke.run("ip", "route", "add", "default", "via", "10.1.0.1")
-        router.run("ip", "route", "add", "default", "via", "10.9.0.2")
-        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for where in (caches, far):
-            where.run(
-                "nft",
-                "add table ip count; add counter ip count questions; "
-                "add chain ip count pre { type filter hook prerouting priority -300; };"
-                f"add rule ip count pre ip daddr {SERVER} udp dport 53 counter name questions",
-            )
-        made = Stage(spoke, router, caches, far, directory)
+    with counted_network() as network:
+        made = Stage(network, directory)
         try:
             yield made
         finally:
@@ -160,13 +132,13 @@ def stream_stage(directory: Path) -> Iterator[Stage]:
 
 def redirected_all(stage: Stage, stream: Stream) -> bool:
     """Whether what is sent now comes to the caches, and to nobody else."""
-    sent, there, past = stream.sent, stage.arrived(stage.caches), stage.arrived(stage.far)
-    wait_for(lambda: stream.sent >= sent + 25, "the stream flows")
-    return stage.arrived(stage.far) == past and stage.arrived(stage.caches) > there
+    there, past = arrived(stage.caches), arrived(stage.far)
+    stream.go_on(25)
+    return arrived(stage.far) == past and arrived(stage.caches) > there
 
 
 def settled(stage: Stage, stream: Stream) -> tuple[int, int, int]:
     """Sent, at the caches, past them; after the stream has ended and everything has arrived."""
     stream.stop()
     time.sleep(0.2)
-    return stream.sent, stage.arrived(stage.caches), stage.arrived(stage.far)
+    return stream.sent, arrived(stage.caches), arrived(stage.far)

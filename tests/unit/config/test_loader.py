@@ -11,23 +11,9 @@ from pathlib import Path
 import pytest
 
 import config
+from tests.support.broken_config import GOOD
 
 EXAMPLES = Path(config.__file__).parent / "examples"
-
-GOOD = """\
-router:
-  id: 10.100.1.10
-tunnels:
-  - name: tgw-a
-    remote: 10.99.0.1
-    inside: 169.254.6.0/29
-bgp:
-  asn: 65010
-  peer_asn: 64512
-services:
-  - service: web-cache
-    group_list: [10.100.1.0/24]
-"""
 
 
 def problems_of(text: str, directory: Path | None = None) -> list[str]:

@@ -34,12 +34,14 @@ THIRD = IPv4Address("10.100.1.23")
 class Bench:
     """A reconciler on a fake kernel."""
 
-    def __init__(self, plane: FakeDataPlane | None = None, policy: Policy = POLICY) -> None:
+    def __init__(
+        self, plane: FakeDataPlane | None = None, policy: Policy = POLICY, lease_seconds: float = 30.0
+    ) -> None:
         self.plane = plane or FakeDataPlane()
         self.rounds: list[Round] = []
         self.view = view(group(WEB_CACHE))
         self.reconciler = Reconciler(
-            policy, lambda: self.plane, lambda: self.view, self.rounds.append, lease_seconds=30.0
+            policy, lambda: self.plane, lambda: self.view, self.rounds.append, lease_seconds=lease_seconds
         )
 
     async def wish(self, wanted: RouterView) -> Round:
@@ -349,10 +351,7 @@ async def test_a_worker_that_hangs_lets_the_lease_run_out_and_one_that_goes_on_h
     lease = 0.4
     plane = SlowPlane()
     plane.kernel = FakeKernel(time.monotonic)
-    bench = Bench(plane)
-    bench.reconciler = Reconciler(
-        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=lease
-    )
+    bench = Bench(plane, lease_seconds=lease)
     await bench.reconciler.once()
     async with asyncio.TaskGroup() as tasks:
         tasks_of_ours = [tasks.create_task(bench.reconciler.keep_lease())]
@@ -372,10 +371,7 @@ async def test_a_worker_that_hangs_lets_the_lease_run_out_and_one_that_goes_on_h
 async def test_an_event_loop_that_hangs_lets_the_lease_run_out() -> None:
     plane = SlowPlane()
     plane.kernel = FakeKernel(time.monotonic)
-    bench = Bench(plane)
-    bench.reconciler = Reconciler(
-        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=0.4
-    )
+    bench = Bench(plane, lease_seconds=0.4)
     await bench.reconciler.once()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.reconciler.keep_lease())
@@ -391,10 +387,7 @@ async def test_an_event_loop_that_hangs_lets_the_lease_run_out() -> None:
 async def test_a_lease_that_somebody_took_away_is_renewed_with_the_next_round() -> None:
     plane = SlowPlane()
     plane.kernel = FakeKernel(time.monotonic)
-    bench = Bench(plane)
-    bench.reconciler = Reconciler(
-        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=3600
-    )
+    bench = Bench(plane, lease_seconds=3600)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.reconciler.keep_lease())
         await bench.reconciler.once()
@@ -409,10 +402,7 @@ async def test_a_lease_that_somebody_took_away_is_renewed_with_the_next_round() 
 async def test_once_everything_was_removed_no_lease_is_renewed() -> None:
     plane = SlowPlane()
     plane.kernel = FakeKernel(time.monotonic)
-    bench = Bench(plane)
-    bench.reconciler = Reconciler(
-        POLICY, lambda: plane, lambda: bench.view, bench.rounds.append, lease_seconds=0.1
-    )
+    bench = Bench(plane, lease_seconds=0.1)
     await bench.reconciler.once()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.reconciler.keep_lease())
