@@ -180,6 +180,22 @@ def test_belief_is_not_checked_while_others_change_what_is_theirs(bench: Bench) 
     assert bench.table.listings == 2
 
 
+def test_what_was_believed_stays_until_others_pause(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    believed, listed = bench.table.look(), bench.table.listings
+    with monkeypatch.context() as busy:
+        busy.setattr(TableWatch, "hears_within", lambda *_: True)
+        bench.namespace.run("nft", "add chain ip wccpd theirs")
+        assert bench.table.look() == believed
+        assert (bench.table.in_doubt, bench.table.listings) == (True, listed)
+        bench.table.forget()
+        with pytest.raises(KernelError, match="nft monitor"):
+            bench.table.look()
+    table = bench.table.look()
+    assert table is not None
+    assert "theirs" in table.chains
+    assert not bench.table.in_doubt
+
+
 def test_counters_are_as_of_now(bench: Bench) -> None:
     bench.namespace.run("ping", "-c2", "-i0.01", "127.0.0.9")
     assert bench.listings() == 0

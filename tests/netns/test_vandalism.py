@@ -139,7 +139,10 @@ def test_a_flood_of_changes_by_somebody_else_costs_a_share_of_a_processor_and_th
         assert rate > 50, "it is a flood"
         assert share < NOTICE_SHARE + 0.25
         assert redirected_all(stage, stream)
+        if "ip wccpd" in changes[0]:
+            wait_for(lambda: "`nft monitor` shows who" in str(daemon.status()), "status says so")
     finally:
         flood.stop()
     assert arrived(stage.far) == past
+    wait_for(lambda: "`nft monitor` shows who" not in str(daemon.status()), "status says no more of it")
     passed_until_repaired(stage, stream, lambda: stage.router.run("nft", "flush ruleset"))

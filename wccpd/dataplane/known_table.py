@@ -6,8 +6,11 @@ transactions made of it, is believed until the kernel's notices say that somebod
 something returns: none is missed, and one that finds no room counts as a change. Counters, and whether the lease
 runs, change by themselves; they are read each time.
 
-Belief is checked all the same, as often as `LISTING_SHARE` allows, but not while others change tables of their own:
-libnftables lists again from the beginning whenever anything in nftables changes meanwhile, whosever it is.
+Belief is checked all the same, as often as `LISTING_SHARE` allows, but not while others change tables of their own.
+
+libnftables lists again from the beginning whenever anything in nftables changes meanwhile, whosever it is, and does
+not give up. So a listing waits for a pause; while there is none, what was believed stays in force, and the table is in
+doubt.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 LISTING_SHARE: Final = 0.02
 """How much of the time may go into listing a table that nobody is said to have touched."""
+_PAUSE_SECONDS: Final = (0.002, 0.05)
+"""Others must have been silent for as long as the last listing took, within these bounds."""
+_PATIENCE_SECONDS: Final = 0.1
+"""How long a look waits for such a pause."""
+NO_PAUSE: Final = "others change nftables so often that it cannot be listed; `nft monitor` shows who"
 
 
 class KnownTable:
@@ -50,7 +58,9 @@ class KnownTable:
         self._known = False
         self._table: ObservedTable | None = None
         self._made: NftTable | None = None
-        self._list_again_at = 0.0
+        self._list_again_at = self._listing_seconds = 0.0
+        self.in_doubt = False
+        """Whether somebody touched the table, and it could not be listed since."""
         self.listings = 0
         """How often the table was listed whole."""
 
@@ -67,13 +77,17 @@ class KnownTable:
         """The table, None when there is none; its counters are those of the last listing.
 
         Raises:
-            KernelError: It cannot be listed, or what has our name is somebody else's.
+            KernelError: It cannot be listed, or what has our name is somebody else's; or nothing is believed of it
+                and others leave no pause for a listing (EBUSY).
         """
         # First the notices: what happens from here on is in the listing, or in the queue for the next look.
-        touched = self._watch.drain()
+        self.in_doubt |= self._watch.drain()
         check = self._clock() > self._list_again_at and not self._watch.heard
-        if touched or check or not self._known:
-            self._list()
+        if self.in_doubt or check or not self._known:
+            if self._others_pause():
+                self._list()
+            elif not self._known:
+                raise KernelError(f"nft table {self._nft.table}", "list", errno.EBUSY, NO_PAUSE)
         return self._table
 
     def count(self, maps: Iterable[str]) -> ObservedTable | None:
@@ -142,6 +156,16 @@ class KnownTable:
                 return {}  # the same
             raise
 
+    def _others_pause(self) -> bool:
+        shortest, longest = _PAUSE_SECONDS
+        pause = min(max(shortest, self._listing_seconds), longest)
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        while self._watch.hears_within(pause):
+            self.in_doubt |= self._watch.drain()
+            if time.monotonic() > give_up_at:
+                return False
+        return True
+
     def _list(self) -> None:
         self._known = False
         self._made = None
@@ -149,8 +173,9 @@ class KnownTable:
         self._table = self._nft.observe()
         self.listings += 1
         finished = self._clock()
-        self._list_again_at = finished + (finished - started) / LISTING_SHARE
-        self._known = True
+        self._listing_seconds = finished - started
+        self._list_again_at = finished + self._listing_seconds / LISTING_SHARE
+        self._known, self.in_doubt = True, False
 
 
 def _as_made(table: NftTable) -> ObservedTable:

@@ -22,7 +22,7 @@ from gre.tunnel import redirect_device_name
 from wccpd.dataplane import host
 from wccpd.dataplane.conntrack import Conntrack
 from wccpd.dataplane.host import kernel
-from wccpd.dataplane.known_table import KnownTable
+from wccpd.dataplane.known_table import NO_PAUSE, KnownTable
 from wccpd.dataplane.netlink_reader import NetlinkReader
 from wccpd.dataplane.netlink_writer import Failure, NetlinkWriter
 from wccpd.dataplane.nfnetlink import LeaseSocket
@@ -98,7 +98,10 @@ class LinuxDataPlane:
             former=self._reader.former(observed),
             counters=self._counters(observed),
             forwards=host.forwards(),
-            hindrances=self._reader.hindrances(self._ingress),
+            hindrances=(
+                *self._reader.hindrances(self._ingress),
+                *([NO_PAUSE] if self._table.in_doubt else []),
+            ),
             leased=observed.nft is not None and names.LEASE in observed.nft.maps and self._table.is_leased(),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
@@ -81,6 +82,12 @@ class Watch:
     def fileno(self) -> int:
         """For an event loop."""
         return self._socket.fileno()
+
+    def hears_within(self, seconds: float) -> bool:
+        """Whether a notice is there, or comes in time; it stays to be drained."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
 
     def drain(self) -> bool:
         """Take the notices that are there.
